@@ -1,0 +1,1 @@
+//! Queue: the one structure two threads share; single producer, single consumer.

@@ -1,0 +1,1 @@
+//! coordinator: see ARCHITECTURE.md; written next.

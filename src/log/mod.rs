@@ -1,0 +1,1 @@
+//! log: see ARCHITECTURE.md; written next.

@@ -1,0 +1,1 @@
+//! partition: see ARCHITECTURE.md; written next.

@@ -1,0 +1,7 @@
+//! Protocol: Kafka's bytes to values and back. Frames, headers, hot messages as views, batches.
+//!
+//! Owns:     every big-endian byte.
+//! Promises: decoders return errors and never panic; nothing is allocated by a length on the wire.
+//! Never:    knows topics, files, sockets or time.
+
+pub mod record_batch;

@@ -1,0 +1,65 @@
+//! Buffer: memory that direct I/O accepts, owned by one side at a time.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// Alignment of position, length and memory of every read and write. 4 KiB is the physical sector
+/// of current disks and a multiple of every logical one.
+pub const ALIGNMENT_BYTES: usize = 4096;
+
+/// Zeroed memory aligned to [`ALIGNMENT_BYTES`], whose length is a multiple of it. Pages are
+/// committed by the kernel as they are first touched.
+pub struct IoBuffer {
+    memory: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: IoBuffer owns its memory alone, so moving it to another thread moves the only access.
+unsafe impl Send for IoBuffer {}
+
+impl IoBuffer {
+    /// Precondition: `bytes` is a positive multiple of the alignment.
+    pub fn new(bytes: usize) -> Self {
+        assert!(bytes > 0);
+        assert!(bytes.is_multiple_of(ALIGNMENT_BYTES));
+        let layout = Self::layout(bytes);
+        // SAFETY: the layout's size is not zero, asserted above.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        Self { memory, bytes }
+    }
+
+    fn layout(bytes: usize) -> Layout {
+        Layout::from_size_align(bytes, ALIGNMENT_BYTES).expect("size is far below isize::MAX")
+    }
+}
+
+impl Drop for IoBuffer {
+    fn drop(&mut self) {
+        // SAFETY: `memory` was allocated in `new` with this very layout and is freed only here.
+        unsafe { dealloc(self.memory.as_ptr(), Self::layout(self.bytes)) }
+    }
+}
+
+impl Deref for IoBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `memory` points to `bytes` initialised bytes that this value owns.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.bytes) }
+    }
+}
+
+impl DerefMut for IoBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; the exclusive borrow of `self` makes it the only access.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.bytes) }
+    }
+}
+
+impl std::fmt::Debug for IoBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IoBuffer({} bytes)", self.bytes)
+    }
+}

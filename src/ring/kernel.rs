@@ -1,0 +1,1 @@
+//! Kernel: the io_uring backend.

@@ -1,0 +1,1 @@
+//! Sim: the simulated twin.
