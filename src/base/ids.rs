@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Number of a record in a partition. Kafka's offset: `0 <= offset`, -1 means "none" on the wire only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Offset(pub i64);
@@ -11,7 +13,7 @@ pub struct Offset(pub i64);
 pub struct Position(pub u64);
 
 /// Epoch of a partition's leader. Bumped at every change of leadership and at every restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct LeaderEpoch(pub i32);
 
 /// Id of a producer session (KIP-98); -1 on the wire means a producer without idempotence.
@@ -27,7 +29,7 @@ pub struct ProducerEpoch(pub i16);
 pub struct CorrelationId(pub i32);
 
 /// Number of a broker in the cluster (`node.id`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub i32);
 
 /// 0-based number of a shard of this process.
@@ -35,15 +37,15 @@ pub struct NodeId(pub i32);
 pub struct ShardId(pub u16);
 
 /// Number of a lane in its log directory; never reused, survives restarts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaneId(pub u16);
 
 /// Universally unique id of a topic (KIP-516); all zero means "none" on the wire only.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct TopicId(pub [u8; 16]);
 
 /// 0-based number of a partition in its topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct PartitionId(pub i32);
 
 /// One partition of one topic, by the topic's id: a deleted and re-created name is another topic.
@@ -83,13 +85,10 @@ impl TopicId {
 
     /// Kafka's printed form: URL-safe base64 of the 16 bytes without padding, 22 characters.
     pub fn to_base64(self) -> String {
-        const ALPHABET: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut text = String::with_capacity(22);
         for group in self.0.chunks(3) {
-            let bits = group
-                .iter()
-                .fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte))
+            let bits = group.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte))
                 << (8 * (3 - group.len()));
             for index in 0..=group.len() {
                 let six = (bits >> (18 - 6 * index)) & 63;

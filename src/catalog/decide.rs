@@ -1,0 +1,331 @@
+//! Decide: what a request for change becomes: records to commit, or a refusal.
+
+use std::collections::BTreeMap;
+
+use super::image::Catalog;
+use super::record::{MetadataRecord, Replica};
+use super::topic_config::{SettingError, TopicConfig};
+use super::topic_name::{self, NameError};
+use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId};
+
+/// Partitions of one topic: a bound on what one request can make the broker hold.
+pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+
+/// A topic as a client asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct NewTopic {
+    pub name: String,
+    /// -1: the broker's default (KIP-464).
+    pub partitions_count: i32,
+    /// -1: the broker's default.
+    pub replication_factor: i16,
+    /// Replicas by partition; given instead of the two counts.
+    pub assignments: Vec<(PartitionId, Vec<NodeId>)>,
+    pub settings: BTreeMap<String, String>,
+    /// Internal topics are made by the broker only.
+    pub internal: bool,
+}
+
+/// Why a change is refused. The client's mistakes, by kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Name(NameError),
+    /// Kafka refuses `a.b` when `a_b` exists.
+    NameCollides {
+        existing: String,
+    },
+    TopicExists,
+    UnknownTopic,
+    PartitionsCount(String),
+    ReplicationFactor(String),
+    Assignment(String),
+    Request(String),
+    Setting(SettingError),
+    TooManyPartitions,
+    InternalTopic,
+    /// The control thread or its store is going down.
+    NotAvailable,
+}
+
+/// What a topic turned out to be when it was created.
+#[derive(Clone, Debug)]
+pub struct CreatedTopic {
+    pub topic_id: TopicId,
+    pub partitions_count: i32,
+    pub replication_factor: i16,
+    pub records: Vec<MetadataRecord>,
+}
+
+/// Defaults for counts given as -1.
+#[derive(Clone, Copy, Debug)]
+pub struct CreationDefaults {
+    pub partitions_count: i32,
+    pub replication_factor: i16,
+}
+
+impl Catalog {
+    /// Records that create `topic` under `topic_id`; lanes are given out round robin, each topic
+    /// starting at another lane so that single-partition topics spread as well.
+    pub fn create_topic(
+        &self,
+        topic: &NewTopic,
+        topic_id: TopicId,
+        defaults: CreationDefaults,
+    ) -> Result<CreatedTopic, Refusal> {
+        topic_name::validate(&topic.name).map_err(Refusal::Name)?;
+        if topic_name::is_internal(&topic.name) && !topic.internal {
+            return Err(Refusal::InternalTopic);
+        }
+        if self.topic(&topic.name).is_some() {
+            return Err(Refusal::TopicExists);
+        }
+        let key = topic_name::collision_key(&topic.name);
+        if let Some(existing) = self.topics().find(|other| topic_name::collision_key(&other.name) == key) {
+            return Err(Refusal::NameCollides { existing: existing.name.clone() });
+        }
+        let (partitions_count, replication_factor) = self.shape(topic, defaults)?;
+        let mut config = TopicConfig::default();
+        for (name, value) in &topic.settings {
+            config.set(name, value).map_err(Refusal::Setting)?;
+        }
+        let mut records = vec![MetadataRecord::TopicCreated {
+            name: topic.name.clone(),
+            topic_id,
+            settings: topic.settings.clone(),
+        }];
+        records.extend(self.partition_records(topic_id, 0, partitions_count));
+        Ok(CreatedTopic { topic_id, partitions_count, replication_factor, records })
+    }
+
+    /// Records that grow a topic to `partitions_count` partitions.
+    pub fn create_partitions(
+        &self,
+        name: &str,
+        partitions_count: i32,
+        assignments: Option<&[Vec<NodeId>]>,
+    ) -> Result<Vec<MetadataRecord>, Refusal> {
+        let topic = self.topic(name).ok_or(Refusal::UnknownTopic)?;
+        if topic_name::is_internal(name) {
+            return Err(Refusal::InternalTopic);
+        }
+        let current = topic.partitions.len() as i32;
+        if partitions_count <= current {
+            return Err(Refusal::PartitionsCount(if partitions_count == current {
+                format!("Topic already has {current} partition(s).")
+            } else {
+                format!(
+                    "The topic {name} currently has {current} partition(s); {partitions_count} would not be an increase."
+                )
+            }));
+        }
+        if partitions_count > PARTITIONS_PER_TOPIC_MAX {
+            return Err(Refusal::TooManyPartitions);
+        }
+        if let Some(assignments) = assignments {
+            let added = (partitions_count - current) as usize;
+            if assignments.len() != added {
+                return Err(Refusal::Assignment(format!(
+                    "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+                    assignments.len()
+                )));
+            }
+            for replicas in assignments {
+                self.check_replicas(replicas)?;
+            }
+        }
+        Ok(self.partition_records(topic.id, current, partitions_count).collect())
+    }
+
+    pub fn delete_topic(&self, topic_id: TopicId) -> Result<MetadataRecord, Refusal> {
+        let topic = self.topic_by_id(topic_id).ok_or(Refusal::UnknownTopic)?;
+        if topic_name::is_internal(&topic.name) {
+            return Err(Refusal::InternalTopic);
+        }
+        Ok(MetadataRecord::TopicDeleted { topic_id })
+    }
+
+    fn partition_records(
+        &self,
+        topic_id: TopicId,
+        from: i32,
+        to: i32,
+    ) -> impl Iterator<Item = MetadataRecord> {
+        let node = self.node;
+        let lanes_count = u32::from(self.lanes_count.max(1));
+        let first_lane = u32::from(topic_id.0[15]);
+        (from..to).map(move |partition| MetadataRecord::PartitionCreated {
+            topic_id,
+            partition: PartitionId(partition),
+            replicas: vec![Replica {
+                node,
+                lane: LaneId(((first_lane + partition as u32) % lanes_count) as u16),
+            }],
+            leader_epoch: LeaderEpoch(0),
+        })
+    }
+
+    fn shape(&self, topic: &NewTopic, defaults: CreationDefaults) -> Result<(i32, i16), Refusal> {
+        if !topic.assignments.is_empty() {
+            return self.shape_of_assignments(topic);
+        }
+        let partitions_count = match topic.partitions_count {
+            -1 => defaults.partitions_count,
+            count if count <= 0 => {
+                return Err(Refusal::PartitionsCount(
+                    "Number of partitions was set to an invalid non-positive value.".into(),
+                ));
+            }
+            count => count,
+        };
+        if partitions_count > PARTITIONS_PER_TOPIC_MAX {
+            return Err(Refusal::PartitionsCount(format!(
+                "Number of partitions is over the limit of {PARTITIONS_PER_TOPIC_MAX}."
+            )));
+        }
+        let replication_factor = match topic.replication_factor {
+            -1 => defaults.replication_factor,
+            factor if factor <= 0 => {
+                return Err(Refusal::ReplicationFactor(
+                    "Replication factor must be larger than 0, or -1 to use the default value.".into(),
+                ));
+            }
+            factor => factor,
+        };
+        if replication_factor > 1 {
+            return Err(Refusal::ReplicationFactor(format!(
+                "Unable to replicate the partition {replication_factor} time(s): The target replication factor of {replication_factor} cannot be reached because only 1 broker(s) are registered."
+            )));
+        }
+        Ok((partitions_count, replication_factor))
+    }
+
+    fn shape_of_assignments(&self, topic: &NewTopic) -> Result<(i32, i16), Refusal> {
+        if topic.partitions_count != -1 || topic.replication_factor != -1 {
+            return Err(Refusal::Request(
+                "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.".into(),
+            ));
+        }
+        let mut partitions: Vec<i32> = topic.assignments.iter().map(|(partition, _)| partition.0).collect();
+        partitions.sort_unstable();
+        if partitions.iter().enumerate().any(|(index, partition)| index as i32 != *partition) {
+            return Err(Refusal::Assignment(
+                "partitions should be a consecutive 0-based integer sequence".into(),
+            ));
+        }
+        if partitions.len() > PARTITIONS_PER_TOPIC_MAX as usize {
+            return Err(Refusal::TooManyPartitions);
+        }
+        for (_, replicas) in &topic.assignments {
+            self.check_replicas(replicas)?;
+        }
+        Ok((partitions.len() as i32, 1))
+    }
+
+    fn check_replicas(&self, replicas: &[NodeId]) -> Result<(), Refusal> {
+        match replicas {
+            [] => Err(Refusal::Assignment("The manual partition assignment includes an empty replica list.".into())),
+            [node] if *node == self.node => Ok(()),
+            [node] => Err(Refusal::Assignment(format!(
+                "The manual partition assignment includes broker {}, but no such broker is registered.",
+                node.0
+            ))),
+            _ => Err(Refusal::Assignment(
+                "The manual partition assignment includes more replicas than there are registered brokers, or one of them twice.".into(),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog(lanes_count: u16) -> Catalog {
+        let mut catalog = Catalog::new(NodeId(1), TopicConfig::default());
+        catalog.apply(&MetadataRecord::ClusterCreated { cluster_id: "c".into() });
+        catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 1, lanes_count });
+        catalog
+    }
+
+    const DEFAULTS: CreationDefaults = CreationDefaults { partitions_count: 1, replication_factor: 1 };
+
+    fn topic(name: &str, partitions_count: i32, replication_factor: i16) -> NewTopic {
+        NewTopic { name: name.into(), partitions_count, replication_factor, ..NewTopic::default() }
+    }
+
+    fn create(catalog: &mut Catalog, topic: &NewTopic, id: u8) -> Result<CreatedTopic, Refusal> {
+        let created = catalog.create_topic(topic, TopicId([id; 16]), DEFAULTS)?;
+        created.records.iter().for_each(|record| catalog.apply(record));
+        Ok(created)
+    }
+
+    #[test]
+    fn partitions_spread_over_all_lanes() {
+        let mut catalog = catalog(3);
+        create(&mut catalog, &topic("t", 6, 1), 1).expect("created");
+        let mut counts = [0; 3];
+        for partition in &catalog.topic("t").expect("there").partitions {
+            counts[usize::from(partition.replicas[0].lane.0)] += 1;
+        }
+        assert_eq!(counts, [2, 2, 2]);
+    }
+
+    #[test]
+    fn wrong_requests_are_refused_by_kind() {
+        let mut catalog = catalog(1);
+        create(&mut catalog, &topic("a_b", -1, -1), 1).expect("defaults");
+        let refused =
+            |catalog: &Catalog, new: &NewTopic| catalog.create_topic(new, TopicId([9; 16]), DEFAULTS).err();
+        assert_eq!(refused(&catalog, &topic("a_b", 1, 1)), Some(Refusal::TopicExists));
+        assert!(matches!(refused(&catalog, &topic("a.b", 1, 1)), Some(Refusal::NameCollides { .. })));
+        assert!(matches!(refused(&catalog, &topic("t", 0, 1)), Some(Refusal::PartitionsCount(_))));
+        assert!(matches!(
+            refused(&catalog, &topic("t", 1_000_000_000, 1)),
+            Some(Refusal::PartitionsCount(_))
+        ));
+        assert!(matches!(refused(&catalog, &topic("t", 1, 0)), Some(Refusal::ReplicationFactor(_))));
+        assert!(matches!(refused(&catalog, &topic("t", 1, 3)), Some(Refusal::ReplicationFactor(_))));
+        assert!(matches!(refused(&catalog, &topic("..", 1, 1)), Some(Refusal::Name(_))));
+        assert_eq!(refused(&catalog, &topic("__consumer_offsets", 1, 1)), Some(Refusal::InternalTopic));
+        let both = NewTopic { assignments: vec![(PartitionId(0), vec![NodeId(1)])], ..topic("t", 1, 1) };
+        assert!(matches!(refused(&catalog, &both), Some(Refusal::Request(_))));
+        let gap = NewTopic { assignments: vec![(PartitionId(1), vec![NodeId(1)])], ..topic("t", -1, -1) };
+        assert!(matches!(refused(&catalog, &gap), Some(Refusal::Assignment(_))));
+        let other = NewTopic { assignments: vec![(PartitionId(0), vec![NodeId(7)])], ..topic("t", -1, -1) };
+        assert!(matches!(refused(&catalog, &other), Some(Refusal::Assignment(_))));
+        let bad =
+            NewTopic { settings: BTreeMap::from([("segment.bytes".into(), "1".into())]), ..topic("t", 1, 1) };
+        assert!(matches!(refused(&catalog, &bad), Some(Refusal::Setting(_))));
+    }
+
+    #[test]
+    fn a_topic_grows_and_never_shrinks() {
+        let mut catalog = catalog(2);
+        create(&mut catalog, &topic("t", 2, 1), 1).expect("created");
+        assert!(matches!(catalog.create_partitions("t", 2, None), Err(Refusal::PartitionsCount(_))));
+        assert_eq!(catalog.create_partitions("u", 2, None), Err(Refusal::UnknownTopic));
+        for record in catalog.create_partitions("t", 5, None).expect("grows") {
+            catalog.apply(&record);
+        }
+        assert_eq!(catalog.topic("t").expect("there").partitions.len(), 5);
+    }
+
+    #[test]
+    fn a_restart_gives_every_led_partition_a_new_leader_epoch() {
+        let mut catalog = catalog(1);
+        create(&mut catalog, &topic("t", 1, 1), 1).expect("created");
+        catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 2, lanes_count: 1 });
+        assert_eq!(catalog.topic("t").expect("there").partitions[0].leader_epoch, LeaderEpoch(1));
+    }
+
+    #[test]
+    fn a_deleted_topic_leaves_its_name_free() {
+        let mut catalog = catalog(1);
+        let created = create(&mut catalog, &topic("t", 1, 1), 1).expect("created");
+        let record = catalog.delete_topic(created.topic_id).expect("exists");
+        catalog.apply(&record);
+        assert!(catalog.topic("t").is_none());
+        assert_eq!(catalog.delete_topic(created.topic_id), Err(Refusal::UnknownTopic));
+        create(&mut catalog, &topic("t", 1, 1), 2).expect("created again");
+    }
+}
