@@ -4,4 +4,12 @@
 //! Promises: decoders return errors and never panic; nothing is allocated by a length on the wire.
 //! Never:    knows topics, files, sockets or time.
 
+pub mod api_key;
+pub mod api_versions;
+pub mod cold;
+pub mod error_code;
+pub mod frame;
+pub mod header;
+pub mod reader;
 pub mod record_batch;
+pub mod writer;
