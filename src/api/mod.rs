@@ -1,1 +1,55 @@
-//! api: see ARCHITECTURE.md; written next.
+//! Api: one file per Kafka API key. A handler takes a request and returns commands; it takes
+//! outcomes and returns a response.
+//!
+//! Owns:     the table of keys and versions, the only map from our errors to Kafka's codes.
+//! Promises: pure functions of request, catalog and outcomes.
+//! Never:    touches log, ring or net; decides by a name the client chooses.
+//! Called by `shard`.
+
+pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_topic_partitions;
+pub mod error_map;
+pub mod fetch_session;
+pub mod find_coordinator;
+pub mod init_producer_id;
+pub mod metadata;
+pub mod table;
+
+use crate::base::ids::NodeId;
+use crate::catalog::Catalog;
+
+/// Where clients of one listener find a broker. The one place that turns node ids into addresses,
+/// so that a listener may name its nodes differently.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+}
+
+/// What every handler may look at.
+pub struct Context<'a> {
+    pub catalog: &'a Catalog,
+    /// This node, as the listener of the request advertises it.
+    pub endpoint: &'a Endpoint,
+    pub auto_create_topics: bool,
+    pub offsets_partitions_count: i32,
+}
+
+impl Context<'_> {
+    pub fn node(&self) -> NodeId {
+        self.catalog.node
+    }
+}
+
+/// "Not asked for" in the fields of authorised operations.
+pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+/// All operations on a topic, as a bit field by operation number (KIP-430): without an authoriser
+/// everyone may do everything.
+pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+/// All operations on the cluster.
+pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;

@@ -81,7 +81,7 @@ impl Catalog {
         }
         let key = topic_name::collision_key(&topic.name);
         if let Some(existing) = self.topics().find(|other| topic_name::collision_key(&other.name) == key) {
-            return Err(Refusal::NameCollides { existing: existing.name.clone() });
+            return Err(Refusal::NameCollides { existing: existing.name.to_string() });
         }
         let (partitions_count, replication_factor) = self.shape(topic, defaults)?;
         let mut config = TopicConfig::default();

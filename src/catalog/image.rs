@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
+use std::rc::Rc;
 
 use super::record::{MetadataRecord, Replica};
 use super::topic_config::TopicConfig;
@@ -17,7 +18,8 @@ pub struct Partition {
 
 #[derive(Clone, Debug)]
 pub struct Topic {
-    pub name: String,
+    /// Shared by every request in flight on the same shard that names it.
+    pub name: Rc<str>,
     pub id: TopicId,
     /// Indexed by partition id: ids are dense from 0.
     pub partitions: Vec<Partition>,
@@ -56,8 +58,8 @@ pub struct Catalog {
     pub producer_ids_next: i64,
     /// What a topic without its own setting gets.
     pub defaults: TopicConfig,
-    topics: BTreeMap<String, Topic>,
-    names: HashMap<TopicId, String, BuildHasherDefault<Fnv>>,
+    topics: BTreeMap<Rc<str>, Topic>,
+    names: HashMap<TopicId, Rc<str>, BuildHasherDefault<Fnv>>,
 }
 
 impl Catalog {
@@ -116,6 +118,7 @@ impl Catalog {
             }
             MetadataRecord::TopicCreated { name, topic_id, settings } => {
                 let config = self.defaults.with(settings);
+                let name: Rc<str> = name.as_str().into();
                 let topic = Topic {
                     name: name.clone(),
                     id: *topic_id,

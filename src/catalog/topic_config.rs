@@ -285,6 +285,44 @@ impl TopicConfig {
         Ok(())
     }
 
+    /// The value of a setting as it would be given.
+    ///
+    /// Precondition: `name` is in [`SETTINGS`].
+    pub fn value_of(&self, name: &str) -> String {
+        match name {
+            "ack.durability" => match self.ack_durability {
+                AckDurability::Durable => "durable".into(),
+                AckDurability::Relaxed => "relaxed".into(),
+            },
+            "cleanup.policy" => match (self.cleanup_compact, self.cleanup_delete) {
+                (true, true) => "compact,delete".into(),
+                (true, false) => "compact".into(),
+                _ => "delete".into(),
+            },
+            "compression.type" => match self.compression_type {
+                CompressionType::Producer => "producer".into(),
+                CompressionType::Uncompressed => "uncompressed".into(),
+                CompressionType::Gzip => "gzip".into(),
+                CompressionType::Snappy => "snappy".into(),
+                CompressionType::Lz4 => "lz4".into(),
+                CompressionType::Zstd => "zstd".into(),
+            },
+            "max.message.bytes" => self.max_message_bytes.to_string(),
+            "message.timestamp.after.max.ms" => self.timestamp_after_max_ms.to_string(),
+            "message.timestamp.before.max.ms" => self.timestamp_before_max_ms.to_string(),
+            "message.timestamp.type" => match self.timestamp_type {
+                TimestampType::CreateTime => "CreateTime".into(),
+                TimestampType::LogAppendTime => "LogAppendTime".into(),
+            },
+            "min.insync.replicas" => self.min_insync_replicas.to_string(),
+            "retention.bytes" => self.retention_bytes.to_string(),
+            "retention.ms" => self.retention_ms.to_string(),
+            "segment.bytes" => self.segment_bytes.to_string(),
+            "segment.ms" => self.segment_ms.to_string(),
+            other => unreachable!("{other} is in no table"),
+        }
+    }
+
     fn set_cleanup(&mut self, value: &str) -> Result<(), SettingError> {
         let (mut compact, mut delete) = (false, false);
         for policy in value.split(',').map(str::trim) {
@@ -339,6 +377,9 @@ mod tests {
         assert_eq!(config.max_message_bytes, 1_048_588);
         assert_eq!(config.segment_bytes, 1 << 30);
         assert_eq!(config.ack_durability, AckDurability::Durable);
+        for setting in SETTINGS {
+            assert_eq!(config.value_of(setting.name), setting.default);
+        }
     }
 
     #[test]

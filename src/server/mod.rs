@@ -1,1 +1,10 @@
-//! server: see ARCHITECTURE.md; written next.
+//! Server: the life of the process. Configuration, placement, start, drain, stop.
+//!
+//! Owns:     threads, signals, the configuration file and environment, the data folder's lock.
+//! Promises: nothing is served before every lane has recovered; a second process on the same
+//!           folder is refused; SIGTERM drains and leaves a clean-stop marker.
+//! Never:    decides about requests.
+//! Called by the binary.
+
+pub mod config;
+pub mod config_file;

@@ -1,0 +1,59 @@
+//! Connection: one client's socket and what is in flight on it.
+
+use std::net::SocketAddr;
+
+use super::inbound::Inbound;
+use super::outbound::Outbound;
+use crate::base::ids::MonotonicNs;
+use crate::ring::SocketId;
+
+/// State of the receiver, as the ring reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    Armed,
+    /// Stop was asked for; bytes may still come.
+    Stopping,
+    Stopped,
+    /// The peer closed its side: answer what is in flight, then close.
+    Ended,
+}
+
+/// `S` names a streamed response.
+#[derive(Debug)]
+pub struct Connection<S> {
+    pub socket: SocketId,
+    pub peer: SocketAddr,
+    /// Index of the listener that accepted it: which addresses its responses name.
+    pub listener: usize,
+    pub inbound: Inbound,
+    pub outbound: Outbound<S>,
+    pub receiver: Receiver,
+    /// A send is in flight.
+    pub sending: bool,
+    /// Too much was in flight; frames wait in `inbound`.
+    pub paused: bool,
+    /// Nothing more is read; it closes once what is ready was sent.
+    pub closing: bool,
+    /// `disconnect` was called; only its last completions are awaited.
+    pub disconnected: bool,
+    /// Last time a byte came or a send completed.
+    pub active_at: MonotonicNs,
+}
+
+impl<S> Connection<S> {
+    pub fn new(socket: SocketId, peer: SocketAddr, listener: usize, now: MonotonicNs) -> Self {
+        Self {
+            socket,
+            peer,
+            listener,
+            inbound: Inbound::default(),
+            outbound: Outbound::default(),
+            receiver: Receiver::Stopped,
+            sending: false,
+            paused: false,
+            closing: false,
+            disconnected: false,
+            active_at: now,
+        }
+    }
+}

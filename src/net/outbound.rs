@@ -1,0 +1,141 @@
+//! Outbound: responses leave in the order of their requests, whatever order they become ready in.
+
+use std::collections::VecDeque;
+
+/// The place of a request's response in its connection's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn(u64);
+
+#[derive(Debug)]
+enum Slot<S> {
+    Waiting,
+    /// A whole frame.
+    Ready(Vec<u8>),
+    /// A frame that is produced piece by piece as the socket drains.
+    Stream(S),
+}
+
+/// What is next to send.
+#[derive(Debug)]
+pub enum Next<'a, S> {
+    /// Nothing, or the oldest response isn't ready.
+    Nothing,
+    /// The oldest response is a stream: fill from it, and `stream_done` when it ended.
+    Stream(&'a mut S),
+}
+
+/// `S` names a stream to whoever fills it.
+#[derive(Debug)]
+pub struct Outbound<S> {
+    slots: VecDeque<Slot<S>>,
+    /// The turn of the first slot.
+    first: u64,
+}
+
+impl<S> Default for Outbound<S> {
+    fn default() -> Self {
+        Self { slots: VecDeque::new(), first: 0 }
+    }
+}
+
+impl<S> Outbound<S> {
+    /// Opens a place at the end of the order.
+    pub fn open(&mut self) -> Turn {
+        self.slots.push_back(Slot::Waiting);
+        Turn(self.first + self.slots.len() as u64 - 1)
+    }
+
+    fn slot(&mut self, turn: Turn) -> &mut Slot<S> {
+        let index = turn.0.checked_sub(self.first).expect("a turn is answered once");
+        let slot = self.slots.get_mut(index as usize).expect("a turn was opened");
+        assert!(matches!(slot, Slot::Waiting), "a turn is answered once");
+        slot
+    }
+
+    pub fn ready(&mut self, turn: Turn, response: Vec<u8>) {
+        *self.slot(turn) = Slot::Ready(response);
+    }
+
+    pub fn stream(&mut self, turn: Turn, stream: S) {
+        *self.slot(turn) = Slot::Stream(stream);
+    }
+
+    /// Moves whole responses at the head of the order into `out` until it holds `bytes_max` or
+    /// more; stops before a stream or one that waits.
+    pub fn take(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Next<'_, S> {
+        while out.len() < bytes_max && matches!(self.slots.front(), Some(Slot::Ready(_))) {
+            let Some(Slot::Ready(response)) = self.pop() else { unreachable!("matched above") };
+            if out.is_empty() {
+                *out = response;
+            } else {
+                out.extend_from_slice(&response);
+            }
+        }
+        match self.slots.front_mut() {
+            Some(Slot::Stream(stream)) => Next::Stream(stream),
+            _ => Next::Nothing,
+        }
+    }
+
+    /// The stream at the head has given its last byte.
+    pub fn stream_done(&mut self) {
+        let done = self.pop();
+        assert!(matches!(done, Some(Slot::Stream(_))), "only the head streams");
+    }
+
+    fn pop(&mut self) -> Option<Slot<S>> {
+        let slot = self.slots.pop_front()?;
+        self.first += 1;
+        Some(slot)
+    }
+
+    /// Responses not taken yet, those that wait included.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The streams that will never be filled, when the connection ends.
+    pub fn drain_streams(&mut self) -> impl Iterator<Item = S> {
+        self.slots.drain(..).filter_map(|slot| match slot {
+            Slot::Stream(stream) => Some(stream),
+            Slot::Waiting | Slot::Ready(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_response_waits_for_the_earlier() {
+        let mut outbound: Outbound<u8> = Outbound::default();
+        let (a, b, c) = (outbound.open(), outbound.open(), outbound.open());
+        let mut out = Vec::new();
+        outbound.ready(b, b"b".to_vec());
+        assert!(matches!(outbound.take(&mut out, 100), Next::Nothing));
+        assert!(out.is_empty());
+        outbound.ready(a, b"a".to_vec());
+        outbound.stream(c, 7);
+        assert!(matches!(outbound.take(&mut out, 100), Next::Stream(7)));
+        assert_eq!(out, b"ab");
+        outbound.stream_done();
+        assert!(outbound.is_empty());
+    }
+
+    #[test]
+    fn a_full_buffer_takes_no_more() {
+        let mut outbound: Outbound<u8> = Outbound::default();
+        for _ in 0..3 {
+            let turn = outbound.open();
+            outbound.ready(turn, vec![0; 10]);
+        }
+        let mut out = Vec::new();
+        outbound.take(&mut out, 15);
+        assert_eq!((out.len(), outbound.len()), (20, 1));
+    }
+}
