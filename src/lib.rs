@@ -12,7 +12,7 @@ pub mod control;
 pub mod catalog;
 // pub mod partition;
 pub mod log;
-// pub mod ring; (lands with its first backend)
+pub mod ring;
 pub mod protocol;
 pub mod metrics;
 pub mod base;

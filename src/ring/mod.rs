@@ -14,6 +14,8 @@
 pub mod buffer;
 mod kernel;
 pub mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -68,7 +70,9 @@ pub enum IoError {
     /// ECONNRESET, EPIPE, ETIMEDOUT: the peer is gone.
     Disconnected,
     /// The operation transferred fewer bytes than asked (a read past the end of a file included).
-    Short { transferred_bytes: usize },
+    Short {
+        transferred_bytes: usize,
+    },
     /// Anything else, by errno.
     Os(i32),
 }
@@ -83,6 +87,19 @@ impl fmt::Display for IoError {
             Self::Disconnected => f.write_str("disconnected"),
             Self::Short { transferred_bytes } => write!(f, "short transfer: {transferred_bytes} bytes"),
             Self::Os(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
+        }
+    }
+}
+
+impl IoError {
+    pub(in crate::ring) fn from_errno(errno: i32) -> Self {
+        match errno {
+            libc::ENOENT => Self::NotFound,
+            libc::EEXIST => Self::Exists,
+            libc::ENOSPC | libc::EDQUOT => Self::NoSpace,
+            libc::EMFILE | libc::ENFILE => Self::NoDescriptors,
+            libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ENOTCONN => Self::Disconnected,
+            errno => Self::Os(errno),
         }
     }
 }
@@ -135,6 +152,26 @@ pub enum Completion {
     Connected { token: Token, result: Result<SocketId, IoError> },
     /// `Waker::wake` was called since the last turn.
     Woken,
+}
+
+impl Completion {
+    /// The token of the operation that completed; none for what listeners, receivers and wakers
+    /// report.
+    pub fn token(&self) -> Option<Token> {
+        match self {
+            Self::Opened { token, .. }
+            | Self::Transferred { token, .. }
+            | Self::Done { token, .. }
+            | Self::Sent { token, .. }
+            | Self::Connected { token, .. } => Some(*token),
+            Self::Accepted { .. }
+            | Self::AcceptFailed { .. }
+            | Self::Received { .. }
+            | Self::ReceiveEnded { .. }
+            | Self::ReceiveStopped { .. }
+            | Self::Woken => None,
+        }
+    }
 }
 
 /// A run of received bytes in the ring's own receive buffers.
@@ -377,7 +414,24 @@ impl Ring {
         on!(self, disconnect(socket))
     }
 
+    /// True once a file was opened on a filesystem without O_DIRECT. Its transfers go through the
+    /// page cache: a durable write is durable all the same, and costs more.
+    pub fn direct_io_missing(&self) -> bool {
+        match &self.0 {
+            Backend::Kernel(ring) => ring.direct_io_missing(),
+            Backend::Sim(_) => false,
+        }
+    }
+
     // ---- Turns -------------------------------------------------------------------------------
+
+    /// Announces a sleep and forgets the wakes before it. The caller then looks at its mail, and
+    /// turns with `Sleep::No` when there is some. Optional: without it a wake that came while the
+    /// ring was awake makes the next sleeping turn return at once, once; never is one lost.
+    /// The announcement ends with the turn.
+    pub fn prepare_sleep(&mut self) {
+        on!(self, prepare_sleep())
+    }
 
     /// Submits everything queued once, collects completions, sleeps for the first as `sleep` says
     /// (never when completions are queued already), and reads the clocks.

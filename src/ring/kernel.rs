@@ -1,1 +1,0 @@
-//! Kernel: the io_uring backend.

@@ -1,1 +1,0 @@
-//! Sim: the simulated twin.

@@ -1,0 +1,280 @@
+//! The simulated ring: queues operations until the turn, as the kernel's does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{
+    DiskOperation, MONOTONIC_START_NS, OpenFile, RingIndex, RingState, TURN_NS, WALL_START_MS, World,
+};
+use crate::base::ids::{MonotonicNs, WallMs};
+use crate::ring::buffer::ALIGNMENT_BYTES;
+use crate::ring::{
+    Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, ReceivedBytes, Sleep, SocketId,
+    Token, WriteMode,
+};
+
+pub struct SimRing {
+    world: World,
+    index: RingIndex,
+    queued: Vec<(Token, DiskOperation)>,
+    completions: VecDeque<Completion>,
+    woken: Arc<AtomicBool>,
+    now: MonotonicNs,
+    wall_now: WallMs,
+}
+
+#[derive(Clone)]
+pub struct SimWaker(Arc<AtomicBool>);
+
+impl SimWaker {
+    pub fn wake(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl SimRing {
+    pub fn new(world: &World) -> Self {
+        let mut machine = world.machine();
+        machine.rings.push(RingState {
+            alive: true,
+            posted: VecDeque::new(),
+            files: BTreeMap::new(),
+            files_count: 0,
+        });
+        let index = machine.rings.len() - 1;
+        drop(machine);
+        let mut this = Self {
+            world: world.clone(),
+            index,
+            queued: Vec::new(),
+            completions: VecDeque::new(),
+            woken: Arc::new(AtomicBool::new(false)),
+            now: MonotonicNs(0),
+            wall_now: WallMs(0),
+        };
+        this.read_clocks();
+        this
+    }
+
+    pub fn now(&mut self) -> MonotonicNs {
+        self.now
+    }
+
+    pub fn wall_now(&mut self) -> WallMs {
+        self.wall_now
+    }
+
+    pub fn entropy(&mut self, bytes: &mut [u8]) {
+        self.world.machine().random.fill(bytes);
+    }
+
+    fn read_clocks(&mut self) {
+        let machine = self.world.machine();
+        let passed_ms = (machine.now_ns - MONOTONIC_START_NS) / 1_000_000;
+        self.now = MonotonicNs(machine.now_ns);
+        self.wall_now = WallMs(WALL_START_MS + passed_ms as i64 + machine.wall_jump_ms);
+    }
+
+    // ---- Files -------------------------------------------------------------------------------
+
+    /// None on a dead ring, where the operation fails when it is submitted.
+    fn file(&self, file: FileId) -> Option<OpenFile> {
+        let machine = self.world.machine();
+        let ring = &machine.rings[self.index];
+        if !ring.alive {
+            return None;
+        }
+        Some(*ring.files.get(&file).expect("the caller holds an open file"))
+    }
+
+    fn queue(&mut self, token: Token, operation: DiskOperation) {
+        self.queued.push((token, operation));
+    }
+
+    fn done_dead(&mut self, token: Token) {
+        self.completions.push_back(Completion::Done { token, result: Err(IoError::Os(libc::EIO)) });
+    }
+
+    pub fn open(&mut self, token: Token, path: &Path, mode: OpenMode) {
+        self.queue(token, DiskOperation::Open { path: path.into(), mode });
+    }
+
+    pub fn close(&mut self, file: FileId) {
+        let mut machine = self.world.machine();
+        let ring = &mut machine.rings[self.index];
+        let closed = ring.files.remove(&file);
+        assert!(closed.is_some() || !ring.alive, "a file is closed once");
+    }
+
+    pub fn read(&mut self, token: Token, file: FileId, position: u64, buffer: IoBuffer, range: Range<usize>) {
+        check_aligned(position, &range, &buffer);
+        match self.file(file) {
+            Some(OpenFile { inode, .. }) => {
+                self.queue(token, DiskOperation::Read { inode, position, buffer, range });
+            }
+            None => self.transferred_dead(token, buffer),
+        }
+    }
+
+    pub fn write(
+        &mut self,
+        token: Token,
+        file: FileId,
+        position: u64,
+        buffer: IoBuffer,
+        range: Range<usize>,
+        mode: WriteMode,
+    ) {
+        check_aligned(position, &range, &buffer);
+        match self.file(file) {
+            Some(OpenFile { inode, mode: opened }) => {
+                assert!(opened != OpenMode::Read, "a file opened for reading isn't written");
+                self.queue(token, DiskOperation::Write { inode, position, buffer, range, mode });
+            }
+            None => self.transferred_dead(token, buffer),
+        }
+    }
+
+    fn transferred_dead(&mut self, token: Token, buffer: IoBuffer) {
+        let result = Err(IoError::Os(libc::EIO));
+        self.completions.push_back(Completion::Transferred { token, result, buffer });
+    }
+
+    pub fn flush(&mut self, token: Token, file: FileId) {
+        match self.file(file) {
+            Some(OpenFile { inode, .. }) => self.queue(token, DiskOperation::Flush { inode, mark: 0 }),
+            None => self.done_dead(token),
+        }
+    }
+
+    pub fn allocate(&mut self, token: Token, file: FileId, from: u64, bytes: u64) {
+        assert!(bytes > 0);
+        match self.file(file) {
+            Some(OpenFile { inode, .. }) => {
+                self.queue(token, DiskOperation::Allocate { inode, from, bytes });
+            }
+            None => self.done_dead(token),
+        }
+    }
+
+    pub fn truncate(&mut self, token: Token, file: FileId, bytes: u64) {
+        match self.file(file) {
+            Some(OpenFile { inode, .. }) => self.queue(token, DiskOperation::Truncate { inode, bytes }),
+            None => self.done_dead(token),
+        }
+    }
+
+    pub fn remove_file(&mut self, token: Token, path: &Path) {
+        self.queue(token, DiskOperation::RemoveFile { path: path.into() });
+    }
+
+    pub fn remove_dir(&mut self, token: Token, path: &Path) {
+        self.queue(token, DiskOperation::RemoveDir { path: path.into() });
+    }
+
+    pub fn make_dir(&mut self, token: Token, path: &Path) {
+        self.queue(token, DiskOperation::MakeDir { path: path.into() });
+    }
+
+    pub fn flush_dir(&mut self, token: Token, path: &Path) {
+        self.queue(token, DiskOperation::FlushDir { path: path.into(), mark: 0 });
+    }
+
+    pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, IoError> {
+        let mut machine = self.world.machine();
+        if !machine.rings[self.index].alive {
+            return Err(IoError::Os(libc::EIO));
+        }
+        match machine.count_operation() {
+            Some(error) => Err(error),
+            None => machine.disk.list_dir(path),
+        }
+    }
+
+    // ---- Sockets -----------------------------------------------------------------------------
+
+    pub fn listen(&mut self, _address: SocketAddr) -> Result<(ListenerId, SocketAddr), IoError> {
+        Err(IoError::Os(libc::EOPNOTSUPP))
+    }
+
+    pub fn listen_stop(&mut self, _listener: ListenerId) {}
+
+    pub fn connect(&mut self, _token: Token, _address: SocketAddr) {}
+
+    pub fn receive_start(&mut self, _socket: SocketId) {}
+
+    pub fn receive_stop(&mut self, _socket: SocketId) {}
+
+    pub fn received(&self, _bytes: &ReceivedBytes) -> &[u8] {
+        &[]
+    }
+
+    pub fn received_done(&mut self, _bytes: ReceivedBytes) {}
+
+    pub fn send(&mut self, _token: Token, _socket: SocketId, _buffer: Vec<u8>, _from: usize) {}
+
+    pub fn disconnect(&mut self, _socket: SocketId) {}
+
+    // ---- Turns -------------------------------------------------------------------------------
+
+    pub fn prepare_sleep(&mut self) {
+        self.woken.store(false, Ordering::Relaxed);
+    }
+
+    pub fn turn(&mut self, sleep: Sleep) {
+        let mut machine = self.world.machine();
+        for (token, operation) in self.queued.drain(..) {
+            machine.submit_disk(self.index, token, operation);
+        }
+        let now_ns = machine.now_ns;
+        machine.run_until(now_ns + TURN_NS);
+        let idle = self.completions.is_empty() && machine.rings[self.index].posted.is_empty();
+        if idle && !self.woken.load(Ordering::Acquire) {
+            machine.sleep(sleep);
+        }
+        self.completions.append(&mut machine.rings[self.index].posted);
+        drop(machine);
+        if self.woken.swap(false, Ordering::Acquire) {
+            self.completions.push_back(Completion::Woken);
+        }
+        self.read_clocks();
+    }
+
+    pub fn next(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    pub fn wait(&mut self, token: Token) -> Completion {
+        loop {
+            let found = self.completions.iter().position(|completion| completion.token() == Some(token));
+            if let Some(index) = found {
+                return self.completions.remove(index).expect("the index was found just now");
+            }
+            let others = std::mem::take(&mut self.completions);
+            let machine = self.world.machine();
+            let posted = !machine.rings[self.index].posted.is_empty();
+            let may_come = posted || !self.queued.is_empty() || !machine.events.is_empty();
+            drop(machine);
+            assert!(may_come, "nothing is in flight: waiting for {token:?} would never end");
+            self.turn(Sleep::Forever);
+            let collected = std::mem::replace(&mut self.completions, others);
+            self.completions.extend(collected);
+        }
+    }
+
+    pub fn waker(&mut self) -> SimWaker {
+        SimWaker(self.woken.clone())
+    }
+}
+
+fn check_aligned(position: u64, range: &Range<usize>, buffer: &IoBuffer) {
+    assert!(position.is_multiple_of(ALIGNMENT_BYTES as u64), "position {position} is not aligned");
+    assert!(range.start.is_multiple_of(ALIGNMENT_BYTES), "range {range:?} is not aligned");
+    assert!(range.end.is_multiple_of(ALIGNMENT_BYTES), "range {range:?} is not aligned");
+    assert!(range.start < range.end, "a transfer has bytes");
+    assert!(range.end <= buffer.len(), "range {range:?} is outside of the buffer");
+}

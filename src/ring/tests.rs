@@ -1,0 +1,304 @@
+//! The contract: one set of checks that both backends pass.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::base::random::Random;
+use buffer::ALIGNMENT_BYTES;
+
+const BLOCK: usize = ALIGNMENT_BYTES;
+
+/// Runs a check on the kernel and on the simulated twin, in an empty directory each.
+fn on_both(check: fn(&mut Ring, &Path)) {
+    let dir = tempfile::tempdir().expect("the tests' machine has a directory for them");
+    let mut ring = Ring::kernel(&options()).expect("the tests' machine has io_uring");
+    check(&mut ring, dir.path());
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let world = sim::World::new(seed);
+        world.make_dirs(Path::new("/data"));
+        check(&mut Ring::simulated(&world), Path::new("/data"));
+    }
+}
+
+fn options() -> RingOptions {
+    RingOptions {
+        entries_count: 64,
+        receive_buffers_count: 16,
+        receive_buffer_bytes: 16 * 1024,
+        ..Default::default()
+    }
+}
+
+fn token(value: u64) -> Token {
+    Token::new(7, value)
+}
+
+fn filled(blocks_count: usize, seed: u64) -> IoBuffer {
+    let mut buffer = IoBuffer::new(blocks_count * BLOCK);
+    Random::new(seed).fill(&mut buffer);
+    buffer
+}
+
+fn opened(ring: &mut Ring, path: &Path, mode: OpenMode) -> Result<FileId, IoError> {
+    ring.open(token(1), path, mode);
+    match ring.wait(token(1)) {
+        Completion::Opened { result, .. } => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn waited(ring: &mut Ring, token: Token) -> Result<(), IoError> {
+    match ring.wait(token) {
+        Completion::Done { result, .. } => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn written(
+    ring: &mut Ring,
+    file: FileId,
+    position: u64,
+    buffer: IoBuffer,
+) -> (Result<(), IoError>, IoBuffer) {
+    let range = 0..buffer.len();
+    ring.write(token(2), file, position, buffer, range, WriteMode::Durable);
+    transferred(ring, token(2))
+}
+
+fn read(
+    ring: &mut Ring,
+    file: FileId,
+    position: u64,
+    blocks_count: usize,
+) -> (Result<(), IoError>, IoBuffer) {
+    let buffer = IoBuffer::new(blocks_count * BLOCK);
+    ring.read(token(3), file, position, buffer, 0..blocks_count * BLOCK);
+    transferred(ring, token(3))
+}
+
+fn transferred(ring: &mut Ring, token: Token) -> (Result<(), IoError>, IoBuffer) {
+    match ring.wait(token) {
+        Completion::Transferred { result, buffer, .. } => (result, buffer),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(ring: &mut Ring, dir: &Path) -> Vec<(String, bool, u64)> {
+    let entries = ring.list_dir(dir).expect("the directory is there");
+    entries.into_iter().map(|entry| (entry.name, entry.is_dir, entry.bytes)).collect()
+}
+
+fn file_in(dir: &Path) -> PathBuf {
+    dir.join("file")
+}
+
+#[test]
+fn a_file_gives_back_what_was_written() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        let (result, buffer) = written(ring, file, 0, filled(4, 1));
+        assert_eq!(result, Ok(()));
+        let (result, _) = written(ring, file, 4 * BLOCK as u64, filled(2, 2));
+        assert_eq!(result, Ok(()));
+        let (result, back) = read(ring, file, 0, 4);
+        assert_eq!(result, Ok(()));
+        assert_eq!(&back[..], &buffer[..]);
+        ring.flush(token(4), file);
+        assert_eq!(waited(ring, token(4)), Ok(()));
+        ring.close(file);
+        let file = opened(ring, &file_in(dir), OpenMode::Read).unwrap();
+        assert_eq!(&read(ring, file, 4 * BLOCK as u64, 2).1[..], &filled(2, 2)[..]);
+        ring.close(file);
+    });
+}
+
+#[test]
+fn a_part_of_a_buffer_is_transferred_alone() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        ring.write(token(2), file, 0, filled(4, 1), BLOCK..3 * BLOCK, WriteMode::Plain);
+        assert_eq!(transferred(ring, token(2)).0, Ok(()));
+        ring.read(token(3), file, 0, filled(3, 9), BLOCK..3 * BLOCK);
+        let (result, back) = transferred(ring, token(3));
+        assert_eq!(result, Ok(()));
+        assert_eq!(&back[..BLOCK], &filled(3, 9)[..BLOCK]);
+        assert_eq!(&back[BLOCK..], &filled(4, 1)[BLOCK..3 * BLOCK]);
+    });
+}
+
+#[test]
+fn a_read_past_the_end_is_short() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        written(ring, file, 0, filled(2, 1)).0.unwrap();
+        assert_eq!(read(ring, file, 0, 4).0, Err(IoError::Short { transferred_bytes: 2 * BLOCK }));
+        assert_eq!(read(ring, file, 8 * BLOCK as u64, 1).0, Err(IoError::Short { transferred_bytes: 0 }));
+        ring.truncate(token(4), file, 5000);
+        assert_eq!(waited(ring, token(4)), Ok(()));
+        let (result, back) = read(ring, file, 0, 2);
+        assert_eq!(result, Err(IoError::Short { transferred_bytes: 5000 }));
+        assert_eq!(&back[..5000], &filled(2, 1)[..5000]);
+    });
+}
+
+#[test]
+fn open_tells_absent_from_present() {
+    on_both(|ring, dir| {
+        assert_eq!(opened(ring, &file_in(dir), OpenMode::Read), Err(IoError::NotFound));
+        assert_eq!(opened(ring, &file_in(dir), OpenMode::Write), Err(IoError::NotFound));
+        opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        assert_eq!(opened(ring, &file_in(dir), OpenMode::CreateNew), Err(IoError::Exists));
+        assert!(opened(ring, &file_in(dir), OpenMode::Write).is_ok());
+        assert_eq!(opened(ring, &dir.join("no/file"), OpenMode::CreateNew), Err(IoError::NotFound));
+    });
+}
+
+#[test]
+fn allocated_space_keeps_the_length_and_reads_as_zeros() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        ring.allocate(token(4), file, 0, 64 * BLOCK as u64);
+        assert_eq!(waited(ring, token(4)), Ok(()));
+        assert_eq!(names(ring, dir), [("file".to_string(), false, 0)]);
+        written(ring, file, 2 * BLOCK as u64, filled(1, 1)).0.unwrap();
+        assert_eq!(names(ring, dir), [("file".to_string(), false, 3 * BLOCK as u64)]);
+        let (result, back) = read(ring, file, 0, 3);
+        assert_eq!(result, Ok(()));
+        assert!(back[..2 * BLOCK].iter().all(|byte| *byte == 0));
+    });
+}
+
+#[test]
+fn truncate_grows_with_zeros_and_forgets_what_it_cut() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        written(ring, file, 0, filled(3, 1)).0.unwrap();
+        for bytes in [100, 3 * BLOCK as u64] {
+            ring.truncate(token(4), file, bytes);
+            assert_eq!(waited(ring, token(4)), Ok(()));
+        }
+        let (result, back) = read(ring, file, 0, 3);
+        assert_eq!(result, Ok(()));
+        assert_eq!(&back[..100], &filled(3, 1)[..100]);
+        assert!(back[100..].iter().all(|byte| *byte == 0));
+    });
+}
+
+#[test]
+fn directories_come_and_go() {
+    on_both(|ring, dir| {
+        let inner = dir.join("inner");
+        ring.make_dir(token(1), &inner);
+        assert_eq!(waited(ring, token(1)), Ok(()));
+        ring.make_dir(token(1), &inner);
+        assert_eq!(waited(ring, token(1)), Err(IoError::Exists));
+        ring.make_dir(token(1), &dir.join("no/dir"));
+        assert_eq!(waited(ring, token(1)), Err(IoError::NotFound));
+        let file = opened(ring, &inner.join("b"), OpenMode::CreateNew).unwrap();
+        opened(ring, &inner.join("a"), OpenMode::CreateNew).unwrap();
+        ring.make_dir(token(1), &inner.join("c"));
+        assert_eq!(waited(ring, token(1)), Ok(()));
+        let expected = [("a", false), ("b", false), ("c", true)];
+        assert_eq!(names(ring, &inner), expected.map(|(name, is_dir)| (name.to_string(), is_dir, 0)));
+        ring.remove_dir(token(1), &inner);
+        assert_eq!(waited(ring, token(1)), Err(IoError::Os(libc::ENOTEMPTY)));
+        for name in ["a", "b"] {
+            ring.remove_file(token(1), &inner.join(name));
+            assert_eq!(waited(ring, token(1)), Ok(()));
+        }
+        ring.remove_file(token(1), &inner.join("a"));
+        assert_eq!(waited(ring, token(1)), Err(IoError::NotFound));
+        // A removed file lives on while it is open.
+        written(ring, file, 0, filled(1, 1)).0.unwrap();
+        assert_eq!(read(ring, file, 0, 1).0, Ok(()));
+        ring.remove_dir(token(1), &inner.join("c"));
+        assert_eq!(waited(ring, token(1)), Ok(()));
+        ring.flush_dir(token(1), &inner);
+        assert_eq!(waited(ring, token(1)), Ok(()));
+        ring.remove_dir(token(1), &inner);
+        assert_eq!(waited(ring, token(1)), Ok(()));
+        ring.flush_dir(token(1), &inner);
+        assert_eq!(waited(ring, token(1)), Err(IoError::NotFound));
+        assert_eq!(ring.list_dir(&inner), Err(IoError::NotFound));
+        assert_eq!(names(ring, dir), []);
+    });
+}
+
+#[test]
+fn every_operation_of_a_full_queue_completes_once() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        // Several times the entries of the queue, and closed while all are in flight.
+        let count = 500;
+        for value in 0..count {
+            let (position, mode) = (value * BLOCK as u64, WriteMode::Plain);
+            ring.write(token(value), file, position, filled(1, value), 0..BLOCK, mode);
+            if value % 10 == 0 {
+                ring.flush(token(1000 + value), file);
+            }
+        }
+        ring.close(file);
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < count as usize + 50 {
+            ring.turn(Sleep::Forever);
+            while let Some(completion) = ring.next() {
+                if let Completion::Transferred { token, buffer, .. } = &completion {
+                    assert_eq!(&buffer[..], &filled(1, token.value())[..]);
+                }
+                match &completion {
+                    Completion::Transferred { result, .. } | Completion::Done { result, .. } => {
+                        assert_eq!(*result, Ok(()));
+                    }
+                    other => panic!("{other:?}"),
+                }
+                assert!(seen.insert(completion.token()));
+            }
+        }
+        let file = opened(ring, &file_in(dir), OpenMode::Read).unwrap();
+        for value in 0..count {
+            assert_eq!(&read(ring, file, value * BLOCK as u64, 1).1[..], &filled(1, value)[..]);
+        }
+    });
+}
+
+#[test]
+fn wait_keeps_the_completions_of_others_in_order() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        ring.write(token(10), file, 0, filled(1, 1), 0..BLOCK, WriteMode::Plain);
+        ring.write(token(11), file, BLOCK as u64, filled(1, 1), 0..BLOCK, WriteMode::Plain);
+        transferred(ring, token(10)).0.unwrap();
+        ring.flush(token(12), file);
+        assert_eq!(waited(ring, token(12)), Ok(()));
+        assert_eq!(transferred(ring, token(11)).0, Ok(()));
+        assert!(ring.next().is_none());
+    });
+}
+
+#[test]
+fn a_sleep_ends_at_its_deadline() {
+    on_both(|ring, _| {
+        ring.turn(Sleep::No);
+        let deadline = ring.now().plus_ms(3);
+        // A turn may end early, never late without end.
+        while ring.now() < deadline {
+            ring.turn(Sleep::Until(deadline));
+        }
+        assert!(ring.next().is_none());
+    });
+}
+
+#[test]
+fn a_wake_while_awake_ends_the_next_sleep() {
+    on_both(|ring, _| {
+        let waker = ring.waker();
+        for _ in 0..3 {
+            waker.wake();
+            waker.clone().wake();
+            ring.turn(Sleep::Forever);
+            assert!(matches!(ring.next(), Some(Completion::Woken)));
+            assert!(ring.next().is_none());
+        }
+    });
+}
