@@ -6,10 +6,16 @@
 
 pub mod api_key;
 pub mod api_versions;
+pub mod batch_body;
+pub mod batch_builder;
 pub mod cold;
+pub mod compression;
 pub mod error_code;
 pub mod frame;
 pub mod header;
+pub mod produce_request;
+pub mod produce_response;
 pub mod reader;
+pub mod record;
 pub mod record_batch;
 pub mod writer;
