@@ -1,0 +1,178 @@
+//! Options: what a lane is given and what it reports; its limits and its errors.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::plan::Plan;
+use crate::base::ids::{LaneId, Offset};
+use crate::ring::{IoBuffer, IoError};
+
+/// Slot of a partition in its lane. Never reused within the life of the lane, restarts included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId(pub u32);
+
+/// Position in the lane's stream of storage operations: durable when `lane.durable() >= it`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+/// A deliberate mistake, for tests that prove that their instrument sees it.
+#[cfg(any(test, feature = "controls"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Control {
+    #[default]
+    None,
+    /// Calls a commit group durable when its write is submitted.
+    AcknowledgeBeforeFlush,
+    /// Rewrites a partial block without its image in the journal.
+    RewriteWithoutImage,
+    /// Recycles a journal file before the segments that hold its bytes are flushed.
+    RecycleBeforeFlush,
+}
+
+#[derive(Clone, Debug)]
+pub struct LaneOptions {
+    /// The log directory; the lane lives below `lanes/<lane>/` and `topics/`.
+    pub dir: PathBuf,
+    pub lane: LaneId,
+    /// Owner of the ring tokens of all the lane's operations.
+    pub owner: u8,
+    /// Bytes of all journal files. At least twice the tail pool.
+    pub journal_bytes: u64,
+    /// At least 4.
+    pub journal_files_count: u32,
+    /// Largest commit group with its header. At most 4 MiB and one journal file.
+    pub group_bytes_max: u32,
+    /// Tail blocks in memory, of all partitions together. A batch is at most a quarter of it.
+    pub tail_pool_bytes: u64,
+    /// Segment files held open.
+    pub files_open_max: u32,
+    /// Reads of segments in flight; further ones wait.
+    pub reads_max: u32,
+    #[cfg(any(test, feature = "controls"))]
+    pub control: Control,
+}
+
+impl LaneOptions {
+    /// The defaults of a laptop: 128 MiB of journal, 32 MiB of tail.
+    pub fn new(dir: PathBuf, lane: LaneId, owner: u8) -> Self {
+        Self {
+            dir,
+            lane,
+            owner,
+            journal_bytes: 128 << 20,
+            journal_files_count: 4,
+            group_bytes_max: 1 << 20,
+            tail_pool_bytes: 32 << 20,
+            files_open_max: 256,
+            reads_max: 16,
+            #[cfg(any(test, feature = "controls"))]
+            control: Control::None,
+        }
+    }
+}
+
+/// Settings of a partition that shape its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionSettings {
+    /// Kafka's `segment.bytes`: a batch that would pass it begins a new segment.
+    pub segment_bytes_max: u64,
+    /// Kafka's `segment.ms`: an append that long after the segment's first one begins a new one.
+    pub segment_ms_max: u64,
+}
+
+/// Why an append was refused; nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// The journal or the tail pool is full for now: again after `LaneEvent::Room` or next turn.
+    Busy,
+    /// The batch is larger than a lane of this size takes.
+    TooLarge,
+    /// The partition is being dropped or was found damaged.
+    Offline,
+    /// A write or flush failed: the log directory takes nothing until a restart.
+    Fenced,
+}
+
+/// Why bytes weren't read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// Bytes on disk aren't what was written; the message names file and position.
+    Damaged(String),
+    Io(IoError),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(what) => write!(f, "damaged: {what}"),
+            Self::Io(error) => write!(f, "read failed: {error}"),
+        }
+    }
+}
+
+/// Why a lane isn't served. For the operator: what happened, to what, what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneError {
+    /// The environment refused an operation.
+    Io { what: String, error: IoError },
+    /// Written by a newer version of this program.
+    NewerVersion { what: String, version: u16 },
+    /// Durable bytes are missing or changed. Nothing was cut.
+    Damaged { what: String },
+    /// The options contradict each other or the directory.
+    Options { what: String },
+}
+
+impl fmt::Display for LaneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { what, error } => write!(f, "{what}: {error}"),
+            Self::NewerVersion { what, version } => write!(
+                f,
+                "{what} has format version {version}, newer than this program knows; start the version that wrote it"
+            ),
+            Self::Damaged { what } => write!(
+                f,
+                "{what}; nothing was cut and the lane stays offline; repair the disk or restore the directory"
+            ),
+            Self::Options { what } => f.write_str(what),
+        }
+    }
+}
+
+/// What recovery found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// The lane was made just now.
+    pub created: bool,
+    /// The last entry says that the lane was stopped in order.
+    pub clean: bool,
+    pub partitions_count: usize,
+    pub groups_count: u64,
+    pub journal_bytes: u64,
+    /// Bytes that were in the journal only and are in memory again.
+    pub tail_bytes: u64,
+    /// A torn last group was cut: its file and position. It was never acknowledged.
+    pub torn_group: Option<String>,
+    /// Partitions whose last batch was incomplete and cut. It was never acknowledged.
+    pub batches_cut_count: usize,
+}
+
+/// What happened in a lane since the last call.
+#[derive(Debug)]
+pub enum LaneEvent {
+    /// Records below `durable_end` survive a power cut.
+    Durable { log: LogId, durable_end: Offset },
+    /// A plan that was `Pending` is ready.
+    Planned { read: u64, plan: Result<Plan, ReadError> },
+    /// A window that was `Pending`: `buffer[range]` are the plan's next bytes, verified. Say
+    /// `plan.advance(range.len())`, and give the buffer back with `Lane::give_back`.
+    Window { read: u64, window: Result<(IoBuffer, Range<usize>), ReadError> },
+    /// Room came back after an append was refused as `Busy`.
+    Room,
+    /// The partition's files are gone and their directory is flushed.
+    Dropped { log: LogId },
+    /// A write or flush failed: nothing more is acknowledged until a restart.
+    Fenced { what: String },
+}
