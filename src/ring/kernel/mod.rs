@@ -9,6 +9,8 @@
 //!           blocks outside of the sleep a turn allows.
 
 mod files;
+mod listeners;
+mod receive_buffers;
 mod setup;
 mod sockets;
 mod wake;
@@ -28,7 +30,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    Completion, DirEntry, FileId, IoBuffer, IoError, OpenMode, RingError, RingOptions, Sleep, Token,
+    Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, RingError, RingOptions, Sleep,
+    SocketId, Token,
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::base::slab::{Key, Slab};
@@ -74,6 +77,17 @@ enum Operation {
         path: CString,
         dir: Option<OwnedFd>,
     },
+    Accept {
+        listener: ListenerId,
+    },
+    Receive {
+        socket: SocketId,
+    },
+    Send(sockets::Sending),
+    Connect {
+        token: Token,
+        connecting: Box<sockets::Connecting>,
+    },
 }
 
 /// The three fields of a completion queue entry.
@@ -92,6 +106,9 @@ pub struct KernelRing {
     /// By `ManuallyDrop`: leaked rather than freed under the kernel's hands (see `drop`).
     operations: ManuallyDrop<Slab<Operation>>,
     files: files::Files,
+    listeners: Vec<listeners::Listener>,
+    sockets: Slab<sockets::Socket>,
+    receive_buffers: receive_buffers::ReceiveBuffers,
     reaped: VecDeque<Entry>,
     completions: VecDeque<Completion>,
     wake: Arc<wake::WakeState>,
@@ -110,6 +127,8 @@ impl KernelRing {
         let mut probe = io_uring::Probe::new();
         ring.submitter().register_probe(&mut probe).map_err(|error| setup::explain(&error))?;
         let files = files::Files::new(&ring, setup::registered_slots(options.descriptors_max));
+        let receive_buffers =
+            receive_buffers::ReceiveBuffers::new(&ring, options).map_err(|error| setup::explain(&error))?;
         let mut this = Self {
             ring,
             flush_ring,
@@ -117,6 +136,9 @@ impl KernelRing {
             flush_poll_armed: false,
             operations: ManuallyDrop::new(Slab::default()),
             files,
+            listeners: Vec::new(),
+            sockets: Slab::default(),
+            receive_buffers,
             reaped: VecDeque::new(),
             completions: VecDeque::new(),
             wake: Arc::new(wake),
@@ -168,7 +190,8 @@ impl KernelRing {
     pub fn turn(&mut self, sleep: Sleep) {
         self.submit_flushes();
         self.reap();
-        let wait = self.wait_for(sleep);
+        let pause_end = self.rearm_listeners();
+        let wait = self.wait_for(sleep.at_most(pause_end));
         if wait != Wait::No {
             self.enter(wait);
         } else if self.must_enter() {
@@ -256,9 +279,10 @@ impl KernelRing {
 
     // ---- Submitting ----------------------------------------------------------------------------
 
-    fn submit(&mut self, operation: Operation, entry: squeue::Entry) {
+    fn submit(&mut self, operation: Operation, entry: squeue::Entry) -> Key {
         let key = self.operations.insert(operation);
         self.push(entry.user_data(OPERATION | key.to_u56()));
+        key
     }
 
     /// Queues an entry; a full queue is handed to the kernel first.
@@ -337,7 +361,15 @@ impl KernelRing {
 
     fn complete_operation(&mut self, entry: Entry) {
         let key = Key::from_u56(entry.user_data);
-        let operation = self.operations.remove(key).expect("an operation completes once");
+        if cqueue::more(entry.flags) {
+            match self.operations.get(key) {
+                Some(Operation::Accept { listener }) => self.accepted(*listener, &entry),
+                Some(Operation::Receive { socket }) => self.receive_completed(*socket, &entry),
+                _ => unreachable!("nothing else completes more than once"),
+            }
+            return;
+        }
+        let operation = self.operations.remove(key).expect("an operation ends once");
         let result = outcome(entry.result);
         match operation {
             Operation::Open { token, path, mode, direct } => self.opened(token, path, mode, direct, result),
@@ -356,6 +388,10 @@ impl KernelRing {
             }
             Operation::OnPath { token, _path: _ } => self.done(token, result),
             Operation::FlushDir { token, path, dir } => self.flush_dir_step(token, path, dir, result),
+            Operation::Accept { listener } => self.accepted(listener, &entry),
+            Operation::Receive { socket } => self.receive_completed(socket, &entry),
+            Operation::Send(sending) => self.send_completed(sending, result),
+            Operation::Connect { token, connecting } => self.connected(token, *connecting, result),
         }
     }
 
@@ -383,9 +419,11 @@ impl Drop for KernelRing {
     /// The kernel may still write into buffers of operations in flight: cancel them, wait for them,
     /// and leak the buffers of those that don't come back (a disk that hangs).
     fn drop(&mut self) {
-        self.push(opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(IGNORED));
+        self.listeners.iter_mut().for_each(listeners::Listener::end);
+        self.sockets.iter_mut().for_each(|(_, socket)| socket.end());
         let end = Instant::now() + DROP_WAIT_MAX;
         while !self.operations.is_empty() && Instant::now() < end {
+            self.push(opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(IGNORED));
             self.completions.clear();
             self.turn(Sleep::Until(monotonic_now().plus_ms(10)));
         }
@@ -401,6 +439,16 @@ enum Wait {
     No,
     AtMost(u64),
     Forever,
+}
+
+impl Sleep {
+    fn at_most(self, end: Option<MonotonicNs>) -> Self {
+        match (self, end) {
+            (Self::Forever, Some(end)) => Self::Until(end),
+            (Self::Until(deadline), Some(end)) => Self::Until(deadline.min(end)),
+            (sleep, _) => sleep,
+        }
+    }
 }
 
 impl Entry {

@@ -1,38 +1,13 @@
-//! The contract: one set of checks that both backends pass.
+//! Files and directories, on both backends.
 
 use std::path::{Path, PathBuf};
 
-use super::*;
+use super::{on_both, token};
 use crate::base::random::Random;
-use buffer::ALIGNMENT_BYTES;
+use crate::ring::buffer::ALIGNMENT_BYTES;
+use crate::ring::*;
 
 const BLOCK: usize = ALIGNMENT_BYTES;
-
-/// Runs a check on the kernel and on the simulated twin, in an empty directory each.
-fn on_both(check: fn(&mut Ring, &Path)) {
-    let dir = tempfile::tempdir().expect("the tests' machine has a directory for them");
-    let mut ring = Ring::kernel(&options()).expect("the tests' machine has io_uring");
-    check(&mut ring, dir.path());
-    for seed in 0..20 {
-        println!("seed {seed}");
-        let world = sim::World::new(seed);
-        world.make_dirs(Path::new("/data"));
-        check(&mut Ring::simulated(&world), Path::new("/data"));
-    }
-}
-
-fn options() -> RingOptions {
-    RingOptions {
-        entries_count: 64,
-        receive_buffers_count: 16,
-        receive_buffer_bytes: 16 * 1024,
-        ..Default::default()
-    }
-}
-
-fn token(value: u64) -> Token {
-    Token::new(7, value)
-}
 
 fn filled(blocks_count: usize, seed: u64) -> IoBuffer {
     let mut buffer = IoBuffer::new(blocks_count * BLOCK);
@@ -273,32 +248,5 @@ fn wait_keeps_the_completions_of_others_in_order() {
         assert_eq!(waited(ring, token(12)), Ok(()));
         assert_eq!(transferred(ring, token(11)).0, Ok(()));
         assert!(ring.next().is_none());
-    });
-}
-
-#[test]
-fn a_sleep_ends_at_its_deadline() {
-    on_both(|ring, _| {
-        ring.turn(Sleep::No);
-        let deadline = ring.now().plus_ms(3);
-        // A turn may end early, never late without end.
-        while ring.now() < deadline {
-            ring.turn(Sleep::Until(deadline));
-        }
-        assert!(ring.next().is_none());
-    });
-}
-
-#[test]
-fn a_wake_while_awake_ends_the_next_sleep() {
-    on_both(|ring, _| {
-        let waker = ring.waker();
-        for _ in 0..3 {
-            waker.wake();
-            waker.clone().wake();
-            ring.turn(Sleep::Forever);
-            assert!(matches!(ring.next(), Some(Completion::Woken)));
-            assert!(ring.next().is_none());
-        }
     });
 }

@@ -1,0 +1,42 @@
+//! The contract: one set of checks that both backends pass.
+
+mod files;
+mod sockets;
+mod wake;
+
+use std::path::Path;
+
+use super::*;
+
+/// How many simulated worlds a check sees.
+const SEEDS_COUNT: u64 = 20;
+
+/// Runs a check on the kernel and on the simulated twin, in an empty directory each.
+fn on_both(check: fn(&mut Ring, &Path)) {
+    on_kernel(check);
+    for seed in 0..SEEDS_COUNT {
+        println!("seed {seed}");
+        let world = sim::World::new(seed);
+        world.make_dirs(Path::new("/data"));
+        check(&mut Ring::simulated(&world), Path::new("/data"));
+    }
+}
+
+fn on_kernel(check: fn(&mut Ring, &Path)) {
+    let dir = tempfile::tempdir().expect("the tests' machine has a directory for them");
+    let mut ring = Ring::kernel(&options()).expect("the tests' machine has io_uring");
+    check(&mut ring, dir.path());
+}
+
+fn options() -> RingOptions {
+    RingOptions {
+        entries_count: 64,
+        receive_buffers_count: 16,
+        receive_buffer_bytes: 16 * 1024,
+        ..Default::default()
+    }
+}
+
+fn token(value: u64) -> Token {
+    Token::new(7, value)
+}
