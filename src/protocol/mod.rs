@@ -11,6 +11,8 @@ pub mod batch_builder;
 pub mod cold;
 pub mod compression;
 pub mod error_code;
+pub mod fetch_request;
+pub mod fetch_response;
 pub mod frame;
 pub mod header;
 pub mod produce_request;
