@@ -244,6 +244,7 @@ impl SimRing {
         self.read_clocks();
     }
 
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Completion> {
         self.completions.pop_front()
     }
