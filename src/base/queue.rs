@@ -17,15 +17,16 @@
 //! the queue is full (sender) or empty (receiver).
 //!
 //! Checked with loom over every interleaving of short runs:
-//! `RUSTFLAGS="--cfg loom" cargo test --release --lib base::queue --target-dir target/loom`
+//! `RUSTFLAGS="--cfg corelane_loom" cargo test --lib base::queue --target-dir target/loom`. The flag
+//! isn't plain `loom`: other crates listen to that one, and some don't build with it.
 
-#[cfg(not(loom))]
+#[cfg(not(corelane_loom))]
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-#[cfg(loom)]
+#[cfg(corelane_loom)]
 use loom::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -148,13 +149,13 @@ impl<T> Drop for Shared<T> {
 /// Room for a value; who may touch it is known by the counts. Loom watches the accesses.
 struct Slot<T>(UnsafeCell<MaybeUninit<T>>);
 
-#[cfg(not(loom))]
+#[cfg(not(corelane_loom))]
 use std::cell::UnsafeCell;
 
-#[cfg(loom)]
+#[cfg(corelane_loom)]
 use loom::cell::UnsafeCell;
 
-#[cfg(not(loom))]
+#[cfg(not(corelane_loom))]
 impl<T> Slot<T> {
     fn new() -> Self {
         Self(UnsafeCell::new(MaybeUninit::uninit()))
@@ -175,7 +176,7 @@ impl<T> Slot<T> {
     }
 }
 
-#[cfg(loom)]
+#[cfg(corelane_loom)]
 impl<T> Slot<T> {
     fn new() -> Self {
         Self(UnsafeCell::new(MaybeUninit::uninit()))
@@ -197,7 +198,7 @@ impl<T> Slot<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(corelane_loom)))]
 mod tests {
     use super::*;
     use std::rc::Rc;
@@ -264,7 +265,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, corelane_loom))]
 mod loom_tests {
     use super::*;
 

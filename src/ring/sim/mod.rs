@@ -10,20 +10,24 @@
 mod disk;
 mod faults;
 mod image;
+mod network;
 mod ring;
+mod storage;
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 
-use super::{Completion, FileId, IoBuffer, IoError, OpenMode, Sleep, Token, WriteMode};
+use super::{Completion, FileId, IoError, OpenMode, Sleep, SocketId, Token};
 use crate::base::ids::MonotonicNs;
 use crate::base::random::Random;
-use disk::{Disk, Inode, Mark};
+use disk::{Disk, Inode};
 pub use faults::Faults;
+use network::{EndId, Network, NetworkEvent, Owner};
 pub use ring::{SimRing, SimWaker};
+use storage::DiskOperation;
 
 /// Wall time at the world's beginning: 14 November 2023.
 const WALL_START_MS: i64 = 1_700_000_000_000;
@@ -33,6 +37,10 @@ const MONOTONIC_START_NS: u64 = 1_000_000_000;
 
 /// What a turn costs, so that a loop that never sleeps gets older.
 const TURN_NS: u64 = 1_000;
+
+/// Receive buffers of every ring, and the bytes of each: few and small, so that tests meet their end.
+const RECEIVE_BUFFERS_COUNT: u16 = 16;
+const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
 
 /// A handle of one simulated machine; clones share it. Single-threaded.
 #[derive(Clone)]
@@ -44,6 +52,7 @@ struct Machine {
     wall_jump_ms: i64,
     faults: Faults,
     disk: Disk,
+    network: Network,
     /// What happens, at which time, in which order.
     events: BTreeMap<(u64, u64), Event>,
     events_count: u64,
@@ -58,9 +67,17 @@ struct Machine {
 /// What the machine keeps for a ring. Rings made before a kill or a power cut are dead.
 struct RingState {
     alive: bool,
-    posted: VecDeque<Completion>,
+    posted: VecDeque<Posted>,
     files: BTreeMap<FileId, OpenFile>,
     files_count: u32,
+    listeners_count: u32,
+    free_buffers: Vec<u16>,
+}
+
+/// What waits for a ring's next turn.
+enum Posted {
+    Completion(Completion),
+    Received { socket: SocketId, buffer_id: u16, bytes: Vec<u8> },
 }
 
 #[derive(Clone, Copy)]
@@ -73,19 +90,7 @@ type RingIndex = usize;
 
 enum Event {
     Disk { ring: RingIndex, token: Token, operation: DiskOperation, failure: Option<IoError> },
-}
-
-enum DiskOperation {
-    Open { path: PathBuf, mode: OpenMode },
-    Read { inode: Inode, position: u64, buffer: IoBuffer, range: Range<usize> },
-    Write { inode: Inode, position: u64, buffer: IoBuffer, range: Range<usize>, mode: WriteMode },
-    Flush { inode: Inode, mark: Mark },
-    Allocate { inode: Inode, from: u64, bytes: u64 },
-    Truncate { inode: Inode, bytes: u64 },
-    RemoveFile { path: PathBuf },
-    RemoveDir { path: PathBuf },
-    MakeDir { path: PathBuf },
-    FlushDir { path: PathBuf, mark: Mark },
+    Network(NetworkEvent),
 }
 
 impl World {
@@ -97,6 +102,7 @@ impl World {
             wall_jump_ms: 0,
             faults: Faults::default(),
             disk: Disk::new(),
+            network: Network::new(),
             events: BTreeMap::new(),
             events_count: 0,
             rings: Vec::new(),
@@ -171,6 +177,15 @@ impl World {
         self.machine().kill();
     }
 
+    // ---- The network, seen from outside ------------------------------------------------------
+
+    /// Connects to a listener of this world; the accepting ring sees it at its next turn.
+    /// Errors: refused when nobody listens there.
+    pub fn connect(&self, address: SocketAddr) -> Result<SimClient, IoError> {
+        let end = self.machine().connect(Owner::Client, address)?;
+        Ok(SimClient { world: self.clone(), end })
+    }
+
     // ---- The disk, seen from outside ---------------------------------------------------------
 
     /// Makes a directory and its parents, durable at once.
@@ -192,6 +207,36 @@ impl World {
     /// The paths of all files, in order.
     pub fn files(&self) -> Vec<String> {
         self.machine().disk.files()
+    }
+}
+
+/// A client outside of the machine, played by a test. Bytes move while rings turn or the world
+/// advances. Dropping it disconnects.
+pub struct SimClient {
+    world: World,
+    end: EndId,
+}
+
+impl SimClient {
+    /// Queues bytes; they are sent as the receiver reads.
+    pub fn write(&self, bytes: &[u8]) {
+        self.world.machine().client_write(self.end, bytes);
+    }
+
+    /// Everything that arrived and wasn't read yet. A client that doesn't read makes its peer wait.
+    pub fn read(&self) -> Vec<u8> {
+        self.world.machine().client_read(self.end)
+    }
+
+    /// How the stream ended, once everything was read; None while it goes on.
+    pub fn ended(&self) -> Option<Result<(), IoError>> {
+        self.world.machine().client_ended(self.end)
+    }
+}
+
+impl Drop for SimClient {
+    fn drop(&mut self) {
+        self.world.machine().disconnect(self.end);
     }
 }
 
@@ -228,9 +273,14 @@ impl Machine {
         match event {
             Event::Disk { ring, token, operation, failure } => {
                 let completion = self.execute(ring, token, operation, failure);
-                self.rings[ring].posted.push_back(completion);
+                self.post(ring, completion);
             }
+            Event::Network(event) => self.run_network(event),
         }
+    }
+
+    fn post(&mut self, ring: RingIndex, completion: Completion) {
+        self.rings[ring].posted.push_back(Posted::Completion(completion));
     }
 
     /// Time passes as `sleep` says, until something happens anywhere on the machine: code on
@@ -248,192 +298,6 @@ impl Machine {
             (None, None) => return,
         };
         self.run_until(end);
-    }
-
-    // ---- Disk operations ---------------------------------------------------------------------
-
-    fn open_inodes(&self) -> BTreeSet<Inode> {
-        let files = self.rings.iter().filter(|ring| ring.alive).flat_map(|ring| ring.files.values());
-        let in_flight = self.events.values().filter_map(|event| match event {
-            Event::Disk { operation, .. } => operation.inode(),
-        });
-        files.map(|file| file.inode).chain(in_flight).collect()
-    }
-
-    /// Counts an operation; says how it must fail, and cuts the power when it is the one.
-    fn count_operation(&mut self) -> Option<IoError> {
-        self.operations_count += 1;
-        self.failures.remove(&self.operations_count)
-    }
-
-    fn submit_disk(&mut self, ring: RingIndex, token: Token, operation: DiskOperation) {
-        if !self.rings[ring].alive {
-            let completion = operation.into_completion(token, Err(IoError::Os(libc::EIO)));
-            self.rings[ring].posted.push_back(completion);
-            return;
-        }
-        let failure = self.count_operation();
-        let faults = self.faults.clone();
-        let mut latency_ns = self.between(faults.disk_min_ns, faults.disk_max_ns);
-        if self.hits(faults.slow_ppm) {
-            latency_ns = latency_ns.max(faults.slow_ns);
-        }
-        let mark = self.disk.mark();
-        let operation = match operation {
-            DiskOperation::Flush { inode, .. } => DiskOperation::Flush { inode, mark },
-            DiskOperation::FlushDir { path, .. } => DiskOperation::FlushDir { path, mark },
-            operation => operation,
-        };
-        self.schedule(self.now_ns + latency_ns, Event::Disk { ring, token, operation, failure });
-        if self.power_cut_at == Some(self.operations_count) {
-            self.power_cut();
-        }
-    }
-
-    fn execute(
-        &mut self,
-        ring: RingIndex,
-        token: Token,
-        mut operation: DiskOperation,
-        failure: Option<IoError>,
-    ) -> Completion {
-        let result = match &mut operation {
-            DiskOperation::Open { path, mode } => {
-                let opened = match failure {
-                    Some(error) => Err(error),
-                    None => self.disk.open(path, *mode),
-                };
-                let mode = *mode;
-                let result = opened.map(|inode| self.rings[ring].insert(OpenFile { inode, mode }));
-                return Completion::Opened { token, result };
-            }
-            DiskOperation::Read { inode, position, buffer, range } => {
-                self.read(*inode, *position, &mut buffer[range.clone()], failure)
-            }
-            DiskOperation::Write { inode, position, buffer, range, mode } => {
-                self.write(*inode, *position, buffer[range.clone()].into(), *mode, failure)
-            }
-            DiskOperation::Flush { inode, mark } => {
-                let result = self.flush_outcome(failure);
-                self.disk.flush(*inode, *mark, result.is_err());
-                result
-            }
-            DiskOperation::FlushDir { path, mark } => {
-                let result = self.flush_outcome(failure);
-                let open = self.open_inodes();
-                self.disk.flush_dir(path, *mark, result.is_err(), &open).and(result)
-            }
-            other => match failure {
-                Some(error) => Err(error),
-                None => self.change(other),
-            },
-        };
-        operation.into_completion(token, result)
-    }
-
-    fn change(&mut self, operation: &DiskOperation) -> Result<(), IoError> {
-        match operation {
-            DiskOperation::Allocate { inode, from, bytes } => {
-                self.check_space(*inode, *from, *bytes)?;
-                self.disk.allocate(*inode, *from, *bytes);
-                Ok(())
-            }
-            DiskOperation::Truncate { inode, bytes } => {
-                self.disk.truncate(*inode, *bytes);
-                Ok(())
-            }
-            DiskOperation::RemoveFile { path } => self.disk.remove_file(path),
-            DiskOperation::RemoveDir { path } => self.disk.remove_dir(path),
-            DiskOperation::MakeDir { path } => self.disk.make_dir(path),
-            DiskOperation::Open { .. }
-            | DiskOperation::Read { .. }
-            | DiskOperation::Write { .. }
-            | DiskOperation::Flush { .. }
-            | DiskOperation::FlushDir { .. } => unreachable!("executed by its own function"),
-        }
-    }
-
-    fn check_space(&self, inode: Inode, from: u64, bytes: u64) -> Result<(), IoError> {
-        let Some(capacity_bytes) = self.faults.capacity_bytes else { return Ok(()) };
-        let growth_bytes = self.disk.growth_bytes(inode, from, bytes);
-        let used_bytes = self.disk.used_bytes(&self.open_inodes());
-        if growth_bytes > 0 && used_bytes + growth_bytes > capacity_bytes {
-            return Err(IoError::NoSpace);
-        }
-        Ok(())
-    }
-
-    fn flush_outcome(&mut self, failure: Option<IoError>) -> Result<(), IoError> {
-        let hit = self.hits(self.faults.flush_error_ppm);
-        match failure.or(hit.then_some(IoError::Os(libc::EIO))) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    fn read(
-        &mut self,
-        inode: Inode,
-        position: u64,
-        data: &mut [u8],
-        failure: Option<IoError>,
-    ) -> Result<(), IoError> {
-        let hit = self.hits(self.faults.read_error_ppm);
-        if let Some(error) = failure.or(hit.then_some(IoError::Os(libc::EIO))) {
-            return Err(error);
-        }
-        let transferred_bytes = self.disk.read(inode, position, data);
-        if transferred_bytes > 0 && self.hits(self.faults.read_flip_ppm) {
-            let index = self.random.below(transferred_bytes as u64) as usize;
-            data[index] ^= 1 << self.random.below(8);
-        }
-        if transferred_bytes < data.len() { Err(IoError::Short { transferred_bytes }) } else { Ok(()) }
-    }
-
-    fn write(
-        &mut self,
-        inode: Inode,
-        position: u64,
-        data: Rc<[u8]>,
-        mode: WriteMode,
-        failure: Option<IoError>,
-    ) -> Result<(), IoError> {
-        self.check_space(inode, position, data.len() as u64)?;
-        let durable = mode == WriteMode::Durable;
-        let faults = self.faults.clone();
-        let hit = self.hits(faults.write_error_ppm);
-        if let Some(error) = failure.or(hit.then_some(IoError::Os(libc::EIO))) {
-            self.write_some_sectors(inode, position, &data);
-            return Err(error);
-        }
-        if self.hits(faults.lost_write_ppm) {
-            return Ok(());
-        }
-        if self.hits(faults.misdirected_write_ppm) {
-            let blocks_count = 1 + position / image::PAGE_BYTES as u64;
-            let elsewhere = self.random.below(blocks_count) * image::PAGE_BYTES as u64;
-            self.disk.write(inode, elsewhere, data, durable);
-            return Ok(());
-        }
-        if self.hits(faults.short_write_ppm) {
-            let blocks_count = (data.len() / image::PAGE_BYTES) as u64;
-            let transferred_bytes = self.random.below(blocks_count) as usize * image::PAGE_BYTES;
-            if transferred_bytes > 0 {
-                self.disk.write(inode, position, data[..transferred_bytes].into(), durable);
-            }
-            return Err(IoError::Short { transferred_bytes });
-        }
-        self.disk.write(inode, position, data, durable);
-        Ok(())
-    }
-
-    /// A write that failed: what is where it went is undefined.
-    fn write_some_sectors(&mut self, inode: Inode, position: u64, data: &[u8]) {
-        for (index, sector) in data.chunks(512).enumerate() {
-            if self.random.chance(1, 2) {
-                self.disk.write(inode, position + index as u64 * 512, sector.into(), false);
-            }
-        }
     }
 
     // ---- Ends --------------------------------------------------------------------------------
@@ -462,36 +326,19 @@ impl Machine {
                         self.happen_in_flight(&operation, power_gone).ok();
                     }
                     let completion = operation.into_completion(token, Err(IoError::Os(libc::EIO)));
-                    self.rings[ring].posted.push_back(completion);
+                    self.post(ring, completion);
                 }
+                Event::Network(NetworkEvent::Connect { ring, token, .. }) => {
+                    let result = Err(IoError::Os(libc::EIO));
+                    self.post(ring, Completion::Connected { token, result });
+                }
+                Event::Network(_) => {}
             }
         }
+        self.end_network();
         for ring in &mut self.rings {
             ring.alive = false;
             ring.files.clear();
-        }
-    }
-
-    fn happen_in_flight(&mut self, operation: &DiskOperation, power_gone: bool) -> Result<(), IoError> {
-        match operation {
-            DiskOperation::Open { path, mode: OpenMode::CreateNew } => {
-                self.disk.open(path, OpenMode::CreateNew).map(|_| ())
-            }
-            DiskOperation::Open { .. } | DiskOperation::Read { .. } => Ok(()),
-            DiskOperation::Write { inode, position, buffer, range, mode } => {
-                let durable = *mode == WriteMode::Durable && !power_gone;
-                self.disk.write(*inode, *position, buffer[range.clone()].into(), durable);
-                Ok(())
-            }
-            DiskOperation::Flush { inode, mark } => {
-                self.disk.flush(*inode, *mark, false);
-                Ok(())
-            }
-            DiskOperation::FlushDir { path, mark } => {
-                let open = self.open_inodes();
-                self.disk.flush_dir(path, *mark, false, &open)
-            }
-            other => self.change(other),
         }
     }
 }
@@ -502,36 +349,5 @@ impl RingState {
         self.files_count += 1;
         self.files.insert(id, file);
         id
-    }
-}
-
-impl DiskOperation {
-    fn inode(&self) -> Option<Inode> {
-        match self {
-            Self::Read { inode, .. }
-            | Self::Write { inode, .. }
-            | Self::Flush { inode, .. }
-            | Self::Allocate { inode, .. }
-            | Self::Truncate { inode, .. } => Some(*inode),
-            Self::Open { .. }
-            | Self::RemoveFile { .. }
-            | Self::RemoveDir { .. }
-            | Self::MakeDir { .. }
-            | Self::FlushDir { .. } => None,
-        }
-    }
-
-    /// The completion of this operation; `open` is completed elsewhere when it succeeded.
-    fn into_completion(self, token: Token, result: Result<(), IoError>) -> Completion {
-        match self {
-            Self::Read { buffer, .. } | Self::Write { buffer, .. } => {
-                Completion::Transferred { token, result, buffer }
-            }
-            Self::Open { .. } => Completion::Opened {
-                token,
-                result: Err(result.expect_err("an open that succeeded has its own completion")),
-            },
-            _ => Completion::Done { token, result },
-        }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
-    DiskOperation, MONOTONIC_START_NS, OpenFile, RingIndex, RingState, TURN_NS, WALL_START_MS, World,
+    DiskOperation, EndId, MONOTONIC_START_NS, Machine, OpenFile, Posted, RECEIVE_BUFFERS_COUNT, RingIndex,
+    RingState, TURN_NS, WALL_START_MS, World,
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::ring::buffer::ALIGNMENT_BYTES;
@@ -20,11 +21,23 @@ use crate::ring::{
 pub struct SimRing {
     world: World,
     index: RingIndex,
-    queued: Vec<(Token, DiskOperation)>,
+    queued: Vec<Queued>,
+    /// Received bytes by buffer id.
+    buffers: Vec<Vec<u8>>,
     completions: VecDeque<Completion>,
     woken: Arc<AtomicBool>,
     now: MonotonicNs,
     wall_now: WallMs,
+}
+
+/// What the next turn submits, in this order.
+enum Queued {
+    Disk { token: Token, operation: DiskOperation },
+    Connect { token: Token, address: SocketAddr },
+    ReceiveStart { socket: SocketId },
+    ReceiveStop { socket: SocketId },
+    Send { token: Token, socket: SocketId, buffer: Vec<u8>, from: usize },
+    Disconnect { socket: SocketId },
 }
 
 #[derive(Clone)]
@@ -44,6 +57,8 @@ impl SimRing {
             posted: VecDeque::new(),
             files: BTreeMap::new(),
             files_count: 0,
+            listeners_count: 0,
+            free_buffers: (0..RECEIVE_BUFFERS_COUNT).collect(),
         });
         let index = machine.rings.len() - 1;
         drop(machine);
@@ -51,6 +66,7 @@ impl SimRing {
             world: world.clone(),
             index,
             queued: Vec::new(),
+            buffers: vec![Vec::new(); usize::from(RECEIVE_BUFFERS_COUNT)],
             completions: VecDeque::new(),
             woken: Arc::new(AtomicBool::new(false)),
             now: MonotonicNs(0),
@@ -92,7 +108,7 @@ impl SimRing {
     }
 
     fn queue(&mut self, token: Token, operation: DiskOperation) {
-        self.queued.push((token, operation));
+        self.queued.push(Queued::Disk { token, operation });
     }
 
     fn done_dead(&mut self, token: Token) {
@@ -197,27 +213,52 @@ impl SimRing {
 
     // ---- Sockets -----------------------------------------------------------------------------
 
-    pub fn listen(&mut self, _address: SocketAddr) -> Result<(ListenerId, SocketAddr), IoError> {
-        Err(IoError::Os(libc::EOPNOTSUPP))
+    pub fn listen(&mut self, address: SocketAddr) -> Result<(ListenerId, SocketAddr), IoError> {
+        let mut machine = self.world.machine();
+        let ring = &mut machine.rings[self.index];
+        if !ring.alive {
+            return Err(IoError::Os(libc::EIO));
+        }
+        let listener = ListenerId(ring.listeners_count);
+        ring.listeners_count += 1;
+        let bound = machine.network.listen(self.index, listener, address);
+        Ok((listener, bound))
     }
 
-    pub fn listen_stop(&mut self, _listener: ListenerId) {}
-
-    pub fn connect(&mut self, _token: Token, _address: SocketAddr) {}
-
-    pub fn receive_start(&mut self, _socket: SocketId) {}
-
-    pub fn receive_stop(&mut self, _socket: SocketId) {}
-
-    pub fn received(&self, _bytes: &ReceivedBytes) -> &[u8] {
-        &[]
+    pub fn listen_stop(&mut self, listener: ListenerId) {
+        self.world.machine().network.listen_stop(self.index, listener);
     }
 
-    pub fn received_done(&mut self, _bytes: ReceivedBytes) {}
+    pub fn connect(&mut self, token: Token, address: SocketAddr) {
+        self.queued.push(Queued::Connect { token, address });
+    }
 
-    pub fn send(&mut self, _token: Token, _socket: SocketId, _buffer: Vec<u8>, _from: usize) {}
+    pub fn receive_start(&mut self, socket: SocketId) {
+        self.queued.push(Queued::ReceiveStart { socket });
+    }
 
-    pub fn disconnect(&mut self, _socket: SocketId) {}
+    pub fn receive_stop(&mut self, socket: SocketId) {
+        self.queued.push(Queued::ReceiveStop { socket });
+    }
+
+    pub fn received(&self, bytes: &ReceivedBytes) -> &[u8] {
+        &self.buffers[usize::from(bytes.buffer_id)][..bytes.bytes as usize]
+    }
+
+    pub fn received_done(&mut self, bytes: ReceivedBytes) {
+        // Overwritten, so that whoever still looks at it notices.
+        self.buffers[usize::from(bytes.buffer_id)].fill(0xdd);
+        self.world.machine().rings[self.index].free_buffers.push(bytes.buffer_id);
+    }
+
+    pub fn send(&mut self, token: Token, socket: SocketId, buffer: Vec<u8>, from: usize) {
+        assert!(from <= buffer.len());
+        self.queued.push(Queued::Send { token, socket, buffer, from });
+    }
+
+    pub fn disconnect(&mut self, socket: SocketId) {
+        self.queued.push(Queued::Disconnect { socket });
+    }
 
     // ---- Turns -------------------------------------------------------------------------------
 
@@ -227,8 +268,8 @@ impl SimRing {
 
     pub fn turn(&mut self, sleep: Sleep) {
         let mut machine = self.world.machine();
-        for (token, operation) in self.queued.drain(..) {
-            machine.submit_disk(self.index, token, operation);
+        for queued in self.queued.drain(..) {
+            submit(&mut machine, self.index, queued);
         }
         let now_ns = machine.now_ns;
         machine.run_until(now_ns + TURN_NS);
@@ -236,12 +277,25 @@ impl SimRing {
         if idle && !self.woken.load(Ordering::Acquire) {
             machine.sleep(sleep);
         }
-        self.completions.append(&mut machine.rings[self.index].posted);
+        let posted = std::mem::take(&mut machine.rings[self.index].posted);
         drop(machine);
+        posted.into_iter().for_each(|posted| self.collect(posted));
         if self.woken.swap(false, Ordering::Acquire) {
             self.completions.push_back(Completion::Woken);
         }
         self.read_clocks();
+    }
+
+    fn collect(&mut self, posted: Posted) {
+        let completion = match posted {
+            Posted::Completion(completion) => completion,
+            Posted::Received { socket, buffer_id, bytes } => {
+                let run = ReceivedBytes { buffer_id, position: 0, bytes: bytes.len() as u32 };
+                self.buffers[usize::from(buffer_id)] = bytes;
+                Completion::Received { socket, bytes: run }
+            }
+        };
+        self.completions.push_back(completion);
     }
 
     #[allow(clippy::should_implement_trait)]
@@ -269,6 +323,32 @@ impl SimRing {
 
     pub fn waker(&mut self) -> SimWaker {
         SimWaker(self.woken.clone())
+    }
+}
+
+fn submit(machine: &mut Machine, ring: RingIndex, queued: Queued) {
+    let alive = machine.rings[ring].alive;
+    match queued {
+        Queued::Disk { token, operation } => machine.submit_disk(ring, token, operation),
+        Queued::Connect { token, address } if alive => machine.connect_later(ring, token, address),
+        Queued::ReceiveStart { socket } if alive => machine.receive_start(EndId(socket.0)),
+        Queued::ReceiveStop { socket } if alive => machine.receive_stop(EndId(socket.0)),
+        Queued::Send { token, socket, buffer, from } if alive => {
+            machine.send(EndId(socket.0), token, buffer, from);
+        }
+        Queued::Disconnect { socket } if alive => machine.disconnect(EndId(socket.0)),
+        // The process is gone: what still runs in the test hears failures only.
+        Queued::Connect { token, .. } => {
+            machine.post(ring, Completion::Connected { token, result: Err(IoError::Os(libc::EIO)) });
+        }
+        Queued::ReceiveStart { socket } => {
+            machine.post(ring, Completion::ReceiveEnded { socket, result: Err(IoError::Disconnected) });
+        }
+        Queued::Send { token, socket, buffer, .. } => {
+            let result = Err(IoError::Disconnected);
+            machine.post(ring, Completion::Sent { socket, token, result, buffer });
+        }
+        Queued::ReceiveStop { .. } | Queued::Disconnect { .. } => {}
     }
 }
 

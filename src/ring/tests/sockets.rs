@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use super::{on_kernel as on_both, token};
+use super::{on_both, token};
 use crate::base::random::Random;
 use crate::ring::*;
 
