@@ -13,6 +13,7 @@
 
 pub mod buffer;
 mod kernel;
+pub mod probe;
 pub mod sim;
 #[cfg(test)]
 mod tests;
@@ -103,6 +104,8 @@ impl IoError {
         }
     }
 }
+
+impl std::error::Error for IoError {}
 
 /// How a file is opened. Reads and writes are O_DIRECT: position, length and memory are multiples
 /// of [`buffer::ALIGNMENT_BYTES`] (asserted), on the simulated disk as well.
@@ -224,6 +227,8 @@ impl fmt::Display for RingError {
         write!(f, "{}; {}", self.what, self.remedy)
     }
 }
+
+impl std::error::Error for RingError {}
 
 /// A directory entry, by name; `bytes` is the length of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,8 @@ mod image;
 mod network;
 mod ring;
 mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -323,7 +323,7 @@ impl Machine {
         let end = self.network.owned(id);
         let (owner, receiving, unread) = (end.owner, end.receiving, !end.inbound.is_empty());
         let (peer, reset) = (end.peer, end.ended.is_some_and(|how| how.is_err()));
-        let cut_short = end.outgoing.as_ref().is_some_and(|outgoing| outgoing.token.is_some());
+        let cut_short = end.outgoing.is_some();
         self.finish_send(id, Err(IoError::Disconnected));
         if let (Owner::Ring(ring), true) = (owner, receiving) {
             let result = Err(IoError::Disconnected);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{on_both, token};
+use super::{on_both, on_kernel, token};
 use crate::base::random::Random;
 use crate::ring::buffer::ALIGNMENT_BYTES;
 use crate::ring::*;
@@ -249,4 +249,63 @@ fn wait_keeps_the_completions_of_others_in_order() {
         assert_eq!(transferred(ring, token(11)).0, Ok(()));
         assert!(ring.next().is_none());
     });
+}
+
+#[test]
+fn a_filesystem_without_direct_io_is_noticed_and_read_all_the_same() {
+    on_kernel(|ring, dir| {
+        opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        assert!(!ring.direct_io_missing(), "the tests' directory has O_DIRECT");
+        let file = opened(ring, Path::new("/proc/version"), OpenMode::Read).unwrap();
+        assert!(ring.direct_io_missing());
+        let (result, buffer) = read(ring, file, 0, 1);
+        assert!(matches!(result, Err(IoError::Short { transferred_bytes: 1.. })));
+        assert!(buffer.starts_with(b"Linux version"));
+    });
+}
+
+#[test]
+fn a_path_no_file_can_have_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    on_kernel(|ring, dir| {
+        let path = dir.join(std::ffi::OsStr::from_bytes(b"a\0b"));
+        assert_eq!(opened(ring, &path, OpenMode::Read), Err(IoError::Os(libc::EINVAL)));
+        ring.make_dir(token(1), &path);
+        assert_eq!(waited(ring, token(1)), Err(IoError::Os(libc::EINVAL)));
+    });
+}
+
+/// The kernel may be writing into buffers when the ring goes: it waits for them.
+#[test]
+fn a_ring_can_go_with_everything_in_flight() {
+    for _ in 0..20 {
+        on_kernel(|ring, dir| {
+            let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+            written(ring, file, 0, filled(64, 1)).0.unwrap();
+            let (_, address) = ring.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            ring.connect(token(1), address);
+            let (mut accepted, mut connected) = (None, None);
+            while accepted.is_none() || connected.is_none() {
+                ring.turn(Sleep::Forever);
+                while let Some(completion) = ring.next() {
+                    match completion {
+                        Completion::Accepted { socket, .. } => accepted = Some(socket),
+                        Completion::Connected { result, .. } => connected = result.ok(),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            ring.receive_start(accepted.unwrap());
+            ring.send(token(2), connected.unwrap(), vec![0; 16 << 20], 0);
+            for index in 0..16 {
+                let position = index * 4 * BLOCK as u64;
+                ring.read(token(3), file, position, IoBuffer::new(4 * BLOCK), 0..4 * BLOCK);
+            }
+            ring.flush(token(4), file);
+            ring.turn(Sleep::No);
+            // Some submitted, some only queued.
+            ring.flush_dir(token(5), dir);
+            ring.flush(token(6), file);
+        });
+    }
 }
