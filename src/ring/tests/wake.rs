@@ -7,6 +7,13 @@ use super::{on_both, options};
 use crate::base::random::Random;
 use crate::ring::*;
 
+/// Sleeps until something happens; a wake that is lost fails the test rather than hang it.
+fn sleep_long(ring: &mut Ring) {
+    let deadline = ring.now().plus_ms(20_000);
+    ring.turn(Sleep::Until(deadline));
+    assert!(ring.now() < deadline, "nothing ended the sleep");
+}
+
 #[test]
 fn a_sleep_ends_at_its_deadline() {
     on_both(|ring, _| {
@@ -27,7 +34,7 @@ fn a_wake_while_awake_ends_the_next_sleep() {
         for _ in 0..3 {
             waker.wake();
             waker.clone().wake();
-            ring.turn(Sleep::Forever);
+            sleep_long(ring);
             assert!(matches!(ring.next(), Some(Completion::Woken)));
             assert!(ring.next().is_none());
         }
@@ -44,12 +51,12 @@ fn an_announced_sleep_forgets_wakes_before_it_and_no_later_one() {
         assert!(ring.next().is_none());
         ring.prepare_sleep();
         waker.wake();
-        ring.turn(Sleep::Forever);
+        sleep_long(ring);
         assert!(matches!(ring.next(), Some(Completion::Woken)));
         // The announcement ended with the turn.
         ring.turn(Sleep::No);
         waker.wake();
-        ring.turn(Sleep::Forever);
+        sleep_long(ring);
         assert!(matches!(ring.next(), Some(Completion::Woken)));
     });
 }
