@@ -107,6 +107,16 @@ fn after_cuts<T: Ord>(story: fn(&World, &mut Process), look: fn(&World) -> T) ->
     (0..SEEDS_COUNT).map(look_after).collect()
 }
 
+/// Waits for both operations in flight and says which completed first.
+fn first_of_two(process: &mut Process) -> Token {
+    let mut completed = Vec::new();
+    while completed.len() < 2 {
+        process.ring.turn(Sleep::Forever);
+        completed.extend(std::iter::from_fn(|| process.ring.next()).filter_map(|done| done.token()));
+    }
+    completed[0]
+}
+
 fn contents(world: &World) -> Option<Vec<u8>> {
     world.read_file(Path::new(PATH))
 }
@@ -177,13 +187,8 @@ fn a_flush_covers_what_completed_before_it_was_submitted_and_nothing_else() {
             process.submit_write(file, 0, 1, 2, WriteMode::Plain);
             let flush = Token::new(1, 2);
             process.ring.flush(flush, file);
-            let mut completed = Vec::new();
-            while completed.len() < 2 {
-                process.ring.turn(Sleep::Forever);
-                completed.extend(std::iter::from_fn(|| process.ring.next()).filter_map(|done| done.token()));
-            }
-            // Where the write completed last nothing is to be seen.
-            if completed[1] != flush {
+            // Where the flush completed first nothing is to be seen.
+            if first_of_two(process) == flush {
                 process.flush(file).unwrap();
             }
         },
@@ -227,6 +232,18 @@ fn names_are_durable_by_the_flush_of_their_directory() {
         kept,
     );
     assert_eq!(flushed, BTreeSet::from([vec!["/dir/file".to_string()]]));
+    let together = after_cuts(
+        |_, process| {
+            let flush = Token::new(1, 2);
+            process.ring.open(token(), Path::new(PATH), OpenMode::CreateNew);
+            process.ring.flush_dir(flush, Path::new("/"));
+            if first_of_two(process) == flush {
+                process.flush_dir("/").unwrap();
+            }
+        },
+        kept,
+    );
+    assert!(together.contains(&vec![]), "the name was made after the flush was submitted");
 }
 
 #[test]

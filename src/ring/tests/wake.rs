@@ -87,7 +87,12 @@ fn no_wake_up_of_another_thread_is_lost() {
         })
     };
     let mut read = 0;
+    let mut random = Random::new(SEED + 1);
     while read < MAIL_COUNT {
+        // Wakes shall come between the last look at the mail and the sleep, too.
+        for _ in 0..random.below(400) {
+            std::hint::spin_loop();
+        }
         // Both ways to sleep, in turn: announced with a look at the mail, and not announced.
         let mut sleep = Sleep::Until(ring.now().plus_ms(30_000));
         if read % 2 == 0 {
