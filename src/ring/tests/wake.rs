@@ -76,8 +76,9 @@ fn no_wake_up_of_another_thread_is_lost() {
             for count in 1..=MAIL_COUNT {
                 mail.store(count, Ordering::Relaxed);
                 waker.wake();
-                // Now and then the sleeper gets time to fall asleep; at other times only part of it.
-                while random.chance(1, 4) && seen.load(Ordering::Acquire) < count {
+                // Now and then nothing more comes until this is seen: no later wake covers for it.
+                let must_be_seen = random.chance(1, 4);
+                while must_be_seen && seen.load(Ordering::Acquire) < count {
                     std::thread::yield_now();
                 }
                 for _ in 0..random.below(400) {
