@@ -274,6 +274,12 @@ impl Ring {
         Ok(Self(Backend::Kernel(kernel::KernelRing::new(options)?)))
     }
 
+    /// As [`Ring::kernel`], with nothing newer than Linux 6.1 in use.
+    #[cfg(test)]
+    fn as_on_old_kernel(options: &RingOptions) -> Result<Self, RingError> {
+        Ok(Self(Backend::Kernel(kernel::KernelRing::as_on_old_kernel(options)?)))
+    }
+
     /// A ring on a simulated world: its disk, network and clock.
     pub fn simulated(world: &sim::World) -> Self {
         Self(Backend::Sim(sim::SimRing::new(world)))

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -98,6 +98,14 @@ struct Entry {
     flags: u32,
 }
 
+/// What kernels newer than Linux 6.1 add and we use where it is.
+struct Features {
+    /// Linux 6.9: truncation on the ring.
+    truncate: bool,
+    /// Linux 6.12: receive buffers filled piece by piece. Asked for; the kernel may refuse.
+    receive_piece_by_piece: bool,
+}
+
 pub struct KernelRing {
     ring: IoUring,
     flush_ring: IoUring,
@@ -121,14 +129,32 @@ pub struct KernelRing {
 
 impl KernelRing {
     pub fn new(options: &RingOptions) -> Result<Self, RingError> {
+        Self::with_features(options, |probe| Features {
+            truncate: probe.is_supported(opcode::Ftruncate::CODE),
+            receive_piece_by_piece: true,
+        })
+    }
+
+    /// A ring that uses nothing newer than Linux 6.1, whatever the kernel has.
+    #[cfg(test)]
+    pub fn as_on_old_kernel(options: &RingOptions) -> Result<Self, RingError> {
+        Self::with_features(options, |_| Features { truncate: false, receive_piece_by_piece: false })
+    }
+
+    fn with_features(
+        options: &RingOptions,
+        features: impl FnOnce(&Probe) -> Features,
+    ) -> Result<Self, RingError> {
         let ring = setup::main_ring(options)?;
         let flush_ring = setup::flush_ring()?;
         let wake = wake::WakeState::new().map_err(|errno| setup::explain(&errno.into()))?;
-        let mut probe = io_uring::Probe::new();
+        let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).map_err(|error| setup::explain(&error))?;
+        let features = features(&probe);
         let files = files::Files::new(&ring, setup::registered_slots(options.descriptors_max));
         let receive_buffers =
-            receive_buffers::ReceiveBuffers::new(&ring, options).map_err(|error| setup::explain(&error))?;
+            receive_buffers::ReceiveBuffers::new(&ring, options, features.receive_piece_by_piece)
+                .map_err(|error| setup::explain(&error))?;
         let mut this = Self {
             ring,
             flush_ring,
@@ -143,7 +169,7 @@ impl KernelRing {
             completions: VecDeque::new(),
             wake: Arc::new(wake),
             prepared: false,
-            truncate_on_ring: probe.is_supported(opcode::Ftruncate::CODE),
+            truncate_on_ring: features.truncate,
             direct_io_missing: false,
             now: MonotonicNs(0),
             wall_now: WallMs(0),

@@ -53,7 +53,7 @@ struct Buffer {
 
 impl ReceiveBuffers {
     /// Makes and registers the buffers; `receive_buffers_count` is rounded up to a power of two.
-    pub(super) fn new(ring: &IoUring, options: &RingOptions) -> io::Result<Self> {
+    pub(super) fn new(ring: &IoUring, options: &RingOptions, piece_by_piece: bool) -> io::Result<Self> {
         assert!((1..=BUFFERS_COUNT_MAX).contains(&options.receive_buffers_count));
         assert!(options.receive_buffer_bytes > 0);
         let count = options.receive_buffers_count.next_power_of_two();
@@ -66,20 +66,23 @@ impl ReceiveBuffers {
             buffers: vec![Buffer::default(); usize::from(count)],
             tail: 0,
         };
-        this.register(ring, count)?;
+        this.register(ring, count, piece_by_piece)?;
         for id in 0..count {
             this.provide(id);
         }
         Ok(this)
     }
 
-    fn register(&mut self, ring: &IoUring, count: u16) -> io::Result<()> {
+    fn register(&mut self, ring: &IoUring, count: u16, piece_by_piece: bool) -> io::Result<()> {
         let address = self.free.as_ptr() as u64;
         let register = |flags| {
             // SAFETY: the memory is page-aligned, holds `count` entries, and lives as long as this
             // value, which the ring outlives nowhere: they are dropped together, the ring first.
             unsafe { ring.submitter().register_buf_ring_with_flags(address, count, GROUP, flags) }
         };
+        if !piece_by_piece {
+            return register(0);
+        }
         match register(PIECE_BY_PIECE) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => register(0),
             result => result,

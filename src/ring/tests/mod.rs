@@ -22,10 +22,13 @@ fn on_both(check: fn(&mut Ring, &Path)) {
     }
 }
 
+/// On the kernel as it is, and with what the oldest supported one has.
 fn on_kernel(check: fn(&mut Ring, &Path)) {
-    let dir = tempfile::tempdir().expect("the tests' machine has a directory for them");
-    let mut ring = Ring::kernel(&options()).expect("the tests' machine has io_uring");
-    check(&mut ring, dir.path());
+    for make in [Ring::kernel, Ring::as_on_old_kernel] {
+        let dir = tempfile::tempdir().expect("the tests' machine has a directory for them");
+        let mut ring = make(&options()).expect("the tests' machine has io_uring");
+        check(&mut ring, dir.path());
+    }
 }
 
 fn options() -> RingOptions {
