@@ -17,11 +17,49 @@
 //! Between the ends of a partition holds, in offsets:
 //! `log_start <= materialised <= durable_end <= log_end`.
 
+mod checkpoint;
+mod cycle;
+mod directory;
+mod disk;
+mod files;
+mod format;
+mod groups;
+mod jobs;
+mod journal;
+mod lane;
+mod materialise;
 mod options;
+mod partition_log;
+mod partitions;
+mod place;
 mod plan;
+mod prewrite;
+mod producers;
+mod read;
+mod recovery;
+mod redo;
+mod replay;
+mod seal;
+mod segment;
+mod stats;
+mod stop;
+mod tail;
+mod unlink;
+mod verdict;
 
+#[cfg(any(test, feature = "controls"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use directory::{list_lanes, prepare_dir};
+pub use lane::{Lane, SegmentInfo};
+#[cfg(any(test, feature = "controls"))]
+pub use options::Control;
 pub use options::{
     AppendError, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError, RecoveryReport,
     Sequence,
 };
 pub use plan::{Plan, PlanRange, PlanStart, Resolved};
+pub use producers::{Producer, ProducerBatch, ProducerTable};
+pub use stats::{FLUSH_BUCKETS_US, LaneStats};

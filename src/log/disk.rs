@@ -1,0 +1,170 @@
+//! Disk: file operations that block, for start-up, recovery and commands only.
+
+use std::path::Path;
+
+use super::format::{BLOCK_BYTES, blocks_up};
+use super::options::LaneError;
+use crate::ring::{Completion, DirEntry, FileId, IoBuffer, IoError, OpenMode, Ring, Token, WriteMode};
+
+/// Transfers at once.
+const STEP_BYTES: usize = 1 << 20;
+
+pub(super) struct Disk<'a> {
+    pub(super) ring: &'a mut Ring,
+    owner: u8,
+    operations_count: u64,
+}
+
+impl<'a> Disk<'a> {
+    pub(super) fn new(ring: &'a mut Ring, owner: u8) -> Self {
+        Self { ring, owner, operations_count: 0 }
+    }
+
+    fn token(&mut self) -> Token {
+        self.operations_count += 1;
+        // Apart from the keys of jobs, whose slots never reach so high a number.
+        Token::new(self.owner, 1 << 55 | self.operations_count)
+    }
+
+    fn wait_done(&mut self, token: Token) -> Result<(), IoError> {
+        match self.ring.wait(token) {
+            Completion::Done { result, .. } => result,
+            other => panic!("waited for a file operation, got {other:?}"),
+        }
+    }
+
+    pub(super) fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, IoError> {
+        let token = self.token();
+        self.ring.open(token, path, mode);
+        match self.ring.wait(token) {
+            Completion::Opened { result, .. } => result,
+            other => panic!("waited for an open, got {other:?}"),
+        }
+    }
+
+    pub(super) fn flush(&mut self, file: FileId) -> Result<(), IoError> {
+        let token = self.token();
+        self.ring.flush(token, file);
+        self.wait_done(token)
+    }
+
+    pub(super) fn truncate(&mut self, file: FileId, bytes: u64) -> Result<(), IoError> {
+        let token = self.token();
+        self.ring.truncate(token, file, bytes);
+        self.wait_done(token)
+    }
+
+    pub(super) fn flush_dir(&mut self, path: &Path) -> Result<(), LaneError> {
+        let token = self.token();
+        self.ring.flush_dir(token, path);
+        self.wait_done(token).map_err(|error| failed("flush of", path, error))
+    }
+
+    /// Makes a directory; it may be there already.
+    pub(super) fn make_dir(&mut self, path: &Path) -> Result<(), LaneError> {
+        let token = self.token();
+        self.ring.make_dir(token, path);
+        match self.wait_done(token) {
+            Ok(()) | Err(IoError::Exists) => Ok(()),
+            Err(error) => Err(failed("making directory", path, error)),
+        }
+    }
+
+    pub(super) fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, LaneError> {
+        self.ring.list_dir(path).map_err(|error| failed("listing", path, error))
+    }
+
+    /// Reads into `buffer[..]` from `position`; returns how many bytes the file had.
+    pub(super) fn read(
+        &mut self,
+        file: FileId,
+        position: u64,
+        buffer: IoBuffer,
+    ) -> (IoBuffer, Result<usize, IoError>) {
+        let token = self.token();
+        let bytes = buffer.len();
+        self.ring.read(token, file, position, buffer, 0..bytes);
+        match self.ring.wait(token) {
+            Completion::Transferred { result: Ok(()), buffer, .. } => (buffer, Ok(bytes)),
+            Completion::Transferred { result: Err(IoError::Short { transferred_bytes }), buffer, .. } => {
+                (buffer, Ok(transferred_bytes))
+            }
+            Completion::Transferred { result: Err(error), buffer, .. } => (buffer, Err(error)),
+            other => panic!("waited for a read, got {other:?}"),
+        }
+    }
+
+    /// The first `bytes` of a file, or fewer where it ends.
+    pub(super) fn read_all(&mut self, file: FileId, bytes: u64) -> Result<Vec<u8>, IoError> {
+        let mut out = Vec::new();
+        while (out.len() as u64) < bytes {
+            let step = blocks_up(bytes - out.len() as u64).min(STEP_BYTES as u64) as usize;
+            let (buffer, result) = self.read(file, out.len() as u64, IoBuffer::new(step));
+            let read = result?;
+            out.extend_from_slice(&buffer[..read]);
+            if read < step {
+                break;
+            }
+        }
+        out.truncate(bytes as usize);
+        Ok(out)
+    }
+
+    pub(super) fn write(
+        &mut self,
+        file: FileId,
+        position: u64,
+        buffer: IoBuffer,
+        bytes: usize,
+        mode: WriteMode,
+    ) -> (IoBuffer, Result<(), IoError>) {
+        let token = self.token();
+        self.ring.write(token, file, position, buffer, 0..bytes, mode);
+        match self.ring.wait(token) {
+            Completion::Transferred { result, buffer, .. } => (buffer, result),
+            other => panic!("waited for a write, got {other:?}"),
+        }
+    }
+
+    /// Writes a small file whole, makes it durable, and closes it.
+    pub(super) fn write_file(
+        &mut self,
+        path: &Path,
+        buffer: IoBuffer,
+        exact: Option<u64>,
+    ) -> Result<(), LaneError> {
+        let fail = |error| failed("write of", path, error);
+        let file = match self.open(path, OpenMode::CreateNew) {
+            Err(IoError::Exists) => self.open(path, OpenMode::Write).map_err(fail)?,
+            other => other.map_err(fail)?,
+        };
+        let bytes = buffer.len();
+        self.write(file, 0, buffer, bytes, WriteMode::Plain).1.map_err(fail)?;
+        if let Some(exact) = exact {
+            self.truncate(file, exact).map_err(fail)?;
+        }
+        self.flush(file).map_err(fail)?;
+        self.ring.close(file);
+        Ok(())
+    }
+
+    /// Writes zeros over a fresh file and makes them durable.
+    pub(super) fn write_zeros(&mut self, file: FileId, bytes: u64) -> Result<(), IoError> {
+        let mut zeros = IoBuffer::new(STEP_BYTES.min(bytes as usize));
+        let mut position = 0;
+        while position < bytes {
+            let step = (bytes - position).min(zeros.len() as u64);
+            let (back, result) = self.write(file, position, zeros, step as usize, WriteMode::Plain);
+            result?;
+            zeros = back;
+            position += step;
+        }
+        self.flush(file)
+    }
+}
+
+pub(super) fn failed(what: &str, path: &Path, error: IoError) -> LaneError {
+    LaneError::Io { what: format!("{what} {} failed", path.display()), error }
+}
+
+const _: () = assert!(STEP_BYTES.is_multiple_of(BLOCK_BYTES));

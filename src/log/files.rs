@@ -1,0 +1,76 @@
+//! Files: the segment files held open, least recently used first out.
+
+use std::collections::BTreeMap;
+
+use crate::ring::{FileId, Ring};
+
+struct Open {
+    file: FileId,
+    /// Jobs between two operations on it.
+    pins: u32,
+    used: u64,
+}
+
+/// By segment id, which no two segments of a lane share.
+pub(super) struct Files {
+    open: BTreeMap<u64, Open>,
+    open_max: usize,
+    uses_count: u64,
+}
+
+impl Files {
+    pub(super) fn new(open_max: u32) -> Self {
+        Self { open: BTreeMap::new(), open_max: open_max as usize, uses_count: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The open file of a segment, pinned until `unpin`.
+    pub(super) fn pin(&mut self, segment: u64) -> Option<FileId> {
+        self.uses_count += 1;
+        let open = self.open.get_mut(&segment)?;
+        open.pins += 1;
+        open.used = self.uses_count;
+        Some(open.file)
+    }
+
+    /// Takes a file that was just opened, and pins it. Where two jobs opened the same one, the
+    /// second handle is closed.
+    pub(super) fn insert(&mut self, ring: &mut Ring, segment: u64, file: FileId) -> FileId {
+        if let Some(known) = self.pin(segment) {
+            ring.close(file);
+            return known;
+        }
+        self.shrink(ring, self.open_max.saturating_sub(1));
+        self.uses_count += 1;
+        self.open.insert(segment, Open { file, pins: 1, used: self.uses_count });
+        file
+    }
+
+    pub(super) fn unpin(&mut self, segment: u64) {
+        let open = self.open.get_mut(&segment).expect("a pinned file stays open");
+        open.pins -= 1;
+    }
+
+    /// Closes a segment's file before it is removed. No job uses it.
+    pub(super) fn close(&mut self, ring: &mut Ring, segment: u64) {
+        if let Some(open) = self.open.remove(&segment) {
+            assert_eq!(open.pins, 0, "no job works on a segment being removed");
+            ring.close(open.file);
+        }
+    }
+
+    /// Closes the least recently used files until `max` are left, or only pinned ones.
+    pub(super) fn shrink(&mut self, ring: &mut Ring, max: usize) {
+        while self.open.len() > max {
+            let idle = self.open.iter().filter(|(_, open)| open.pins == 0);
+            let Some(segment) = idle.min_by_key(|(_, open)| open.used).map(|(segment, _)| *segment) else {
+                return;
+            };
+            let open = self.open.remove(&segment).expect("just seen");
+            ring.close(open.file);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Partition log: one partition in its lane. Its segments, its tail, its ends.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use super::options::{LogId, PartitionSettings};
+use super::place::Place;
+use super::producers::ProducerTable;
+use super::segment::Segment;
+use super::tail::Tail;
+use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
+use crate::protocol::record_batch::BatchHeader;
+
+/// How far the bytes of a partition have come. `batch_flushed <= flushed <= written <= durable <= end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    /// In a durable commit group; the end of a batch.
+    pub(super) durable: Place,
+    /// Written to the segment's file, if not flushed; any byte.
+    pub(super) written: Place,
+    /// Flushed in the segment's file, and the file's name in its directory; any byte.
+    pub(super) flushed: Place,
+    /// The last batch boundaries up to `written` and `flushed`, with their offsets. The journal keeps
+    /// everything from `batch_flushed` on, and that is where recovery begins.
+    pub(super) batch_written: (Place, Offset),
+    pub(super) batch_flushed: (Place, Offset),
+}
+
+impl Ends {
+    /// Everything before `place` is on disk and flushed.
+    pub(super) fn all_at(place: Place, offset: Offset) -> Self {
+        let batch = (place, offset);
+        Self { durable: place, written: place, flushed: place, batch_written: batch, batch_flushed: batch }
+    }
+}
+
+/// The journal file of this incarnation holds bytes of the partition up to `end`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) incarnation: u64,
+    pub(super) end: Place,
+}
+
+pub(super) struct PartitionLog {
+    pub(super) id: TopicPartition,
+    pub(super) number: LogId,
+    pub(super) metadata_epoch: u64,
+    pub(super) settings: PartitionSettings,
+    pub(super) dir: PathBuf,
+    /// The directory exists and its entry is durable.
+    pub(super) dir_made: bool,
+    /// Oldest first, never empty; the last one is appended to.
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) tail: Tail,
+    pub(super) log_start: Offset,
+    pub(super) log_end: Offset,
+    pub(super) durable_end: Offset,
+    pub(super) ends: Ends,
+    /// First offset of each leader epoch, both ascending.
+    pub(super) epochs: Vec<(LeaderEpoch, Offset)>,
+    pub(super) producers: ProducerTable,
+    /// Number of the waiting append item that the next append may join.
+    pub(super) open_item: Option<u64>,
+    /// Journal files with unflushed bytes, oldest first.
+    pub(super) marks: VecDeque<Mark>,
+    /// An image entry up to this end was queued, under this item number.
+    pub(super) image: Option<(Place, u64)>,
+    /// After a recovery: the beginning of the block at `batch_flushed`, from its image. The block on
+    /// disk may be torn.
+    pub(super) head: Option<(Place, Box<[u8]>)>,
+    /// Counted among those that will need an image entry before their next write.
+    pub(super) in_debt: bool,
+    /// A job works on its files.
+    pub(super) busy: bool,
+    /// Waits in the lane's queue for materialisation.
+    pub(super) candidate: bool,
+    /// Item number of its drop entry.
+    pub(super) dropping: Option<u64>,
+}
+
+impl PartitionLog {
+    pub(super) fn new(
+        id: TopicPartition,
+        number: LogId,
+        metadata_epoch: u64,
+        settings: PartitionSettings,
+        dir: PathBuf,
+        segments: VecDeque<Segment>,
+    ) -> Self {
+        let last = segments.back().expect("a partition has a segment");
+        let offset = last.end_offset;
+        let ends = Ends::all_at(Place::new(last.id, last.bytes), offset);
+        Self {
+            id,
+            number,
+            metadata_epoch,
+            settings,
+            dir,
+            dir_made: segments.iter().any(|segment| segment.created),
+            log_start: segments.front().map_or(offset, |first| first.base_offset),
+            log_end: offset,
+            durable_end: offset,
+            segments,
+            tail: Tail::default(),
+            ends,
+            epochs: Vec::new(),
+            producers: ProducerTable::default(),
+            open_item: None,
+            marks: VecDeque::new(),
+            image: None,
+            head: None,
+            in_debt: false,
+            busy: false,
+            candidate: false,
+            dropping: None,
+        }
+    }
+
+    pub(super) fn active(&self) -> &Segment {
+        self.segments.back().expect("a partition has a segment")
+    }
+
+    pub(super) fn active_mut(&mut self) -> &mut Segment {
+        self.segments.back_mut().expect("a partition has a segment")
+    }
+
+    /// One past the last byte appended.
+    pub(super) fn end(&self) -> Place {
+        Place::new(self.active().id, self.active().bytes)
+    }
+
+    pub(super) fn segment_index(&self, id: u64) -> Option<usize> {
+        self.segments.binary_search_by_key(&id, |segment| segment.id).ok()
+    }
+
+    pub(super) fn segment(&self, id: u64) -> Option<&Segment> {
+        self.segments.get(self.segment_index(id)?)
+    }
+
+    pub(super) fn segment_mut(&mut self, id: u64) -> Option<&mut Segment> {
+        let index = self.segment_index(id)?;
+        self.segments.get_mut(index)
+    }
+
+    /// The segment that holds `offset`, by base offsets. Precondition: `log_start <= offset`.
+    pub(super) fn segment_of(&self, offset: Offset) -> &Segment {
+        let index = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        &self.segments[index.saturating_sub(1)]
+    }
+
+    /// Bytes wait in memory for their segment.
+    pub(super) fn is_dirty(&self) -> bool {
+        let (written, end) = (self.ends.written, self.end());
+        // An empty new segment behind a wholly written one leaves nothing to write.
+        written < end && !(end.position == 0 && self.is_final_end(written) && self.follows(written, end))
+    }
+
+    /// `place` is the final end of a rolled segment.
+    pub(super) fn is_final_end(&self, place: Place) -> bool {
+        self.segment(place.segment).is_some_and(|segment| segment.rolled && segment.bytes == place.position)
+    }
+
+    fn follows(&self, before: Place, behind: Place) -> bool {
+        self.segment_index(before.segment).map(|index| index + 1) == self.segment_index(behind.segment)
+    }
+
+    /// Takes an appended batch into everything that is known of the log but its bytes.
+    pub(super) fn note(&mut self, header: &BatchHeader, size_bytes: u64, wall_ms: i64) {
+        assert!(header.base_offset() >= self.log_end, "offsets only grow");
+        self.active_mut().note(header, size_bytes, wall_ms);
+        self.log_end = header.last_offset().plus(1);
+        let epoch = header.leader_epoch();
+        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            self.epochs.push((epoch, header.base_offset()));
+        }
+        self.producers.note(header);
+    }
+
+    /// Moves the batch boundary along with `written`, by the headers in memory.
+    pub(super) fn advance_batch_written(&mut self) {
+        let written = self.ends.written;
+        let (mut place, mut offset) = self.ends.batch_written;
+        if place.segment != written.segment {
+            return;
+        }
+        while place < written {
+            let Some(header) = self.tail.header(place) else { break };
+            let size = header.size_bytes().expect("only whole batches are appended") as u64;
+            if place.position + size > written.position {
+                break;
+            }
+            place = place.plus(size);
+            offset = header.last_offset().plus(1);
+        }
+        self.ends.batch_written = (place, offset);
+    }
+
+    /// Kafka's `endOffsetForEpoch`: the largest epoch not above `epoch`, and where it ends.
+    pub(super) fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let (latest, _) = *self.epochs.last()?;
+        if epoch == latest {
+            return Some((latest, self.log_end));
+        }
+        if epoch > latest {
+            return None;
+        }
+        let index = self.epochs.partition_point(|(known, _)| *known <= epoch);
+        let end = self.epochs[index].1;
+        match index.checked_sub(1) {
+            Some(before) => Some((self.epochs[before].0, end)),
+            None => Some((epoch, end)),
+        }
+    }
+
+    /// Moves the log start; segments wholly below it are to be deleted. It never moves back.
+    pub(super) fn advance_log_start(&mut self, offset: Offset) {
+        self.log_start = self.log_start.max(offset.min(self.log_end));
+        let start = self.log_start;
+        for segment in &mut self.segments {
+            segment.dropping |= segment.rolled && segment.end_offset <= start;
+        }
+        // The epoch that the log start lies in stays, and begins there.
+        let below = self.epochs.partition_point(|(_, first)| *first <= start).saturating_sub(1);
+        self.epochs.drain(..below);
+        if let Some((_, first)) = self.epochs.first_mut() {
+            *first = (*first).max(start);
+        }
+    }
+}

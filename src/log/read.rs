@@ -1,0 +1,806 @@
+//! Read: finds batches, plans answers, and hands their bytes out from memory or disk.
+//!
+//! Owns:     the window buffers, the index rows of sealed segments kept in memory.
+//! Promises: what is handed out is whole batches (only the plan's very end may be cut); bytes from disk
+//!           were verified against their CRC after the read; a leased segment stays on disk.
+//! Never:    evicts a tail block, blocks.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use zerocopy::FromBytes;
+
+use super::format::{
+    BLOCK_BYTES, INDEX_MAGIC, IndexHeader, IndexRow, Sealed, VERSION, blocks_down, blocks_up,
+};
+use super::jobs::{Done, Job};
+use super::lane::Lane;
+use super::options::{LaneEvent, LogId, ReadError};
+use super::partition_log::PartitionLog;
+use super::partitions::Partitions;
+use super::place::Place;
+use super::plan::{Plan, PlanRange, PlanStart, Resolved};
+use crate::base::checksum::crc32c;
+use crate::base::ids::{Offset, Position};
+use crate::base::slab::Key;
+use crate::protocol::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
+use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring};
+
+/// A window of a segment.
+const WINDOW_BYTES: usize = 256 << 10;
+/// Read at once when only headers are looked at.
+const SCAN_BYTES: usize = 32 << 10;
+/// Segments whose index rows are kept in memory after they were sealed.
+const INDEXES_MAX: usize = 64;
+/// Segments that one plan spans.
+const RANGES_MAX: usize = 8;
+/// Batches found on disk that are remembered: where a consumer's next plan begins.
+const HINTS_COUNT: usize = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hint {
+    log: LogId,
+    offset: Offset,
+    batch: FoundBatch,
+}
+
+/// A batch, by its place and header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FoundBatch {
+    place: Place,
+    base_offset: Offset,
+    bytes: u64,
+}
+
+/// The first batch wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// That ends at this offset or later.
+    Offset(Offset),
+    /// With this timestamp or a later one, not below the log start.
+    Timestamp(i64),
+}
+
+impl Target {
+    fn is_met_by(self, header: &BatchHeader, log_start: Offset) -> bool {
+        match self {
+            Self::Offset(offset) => header.last_offset() >= offset,
+            Self::Timestamp(timestamp) => {
+                header.max_timestamp.get() >= timestamp && header.last_offset() >= log_start
+            }
+        }
+    }
+}
+
+enum Walk {
+    Found(FoundBatch),
+    /// The header there is on disk.
+    Disk(Place),
+    /// The rows of this sealed segment are on disk.
+    Index(u64),
+    /// No batch meets the target.
+    End,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    log: LogId,
+    from: Target,
+    upto: Offset,
+    bytes_max: u64,
+    progress: bool,
+}
+
+pub(super) struct Read {
+    read: u64,
+    log: LogId,
+    /// Leased while the job lives.
+    segment: u64,
+    pinned: bool,
+    index_file: Option<FileId>,
+    purpose: Purpose,
+    buffer: Option<IoBuffer>,
+    step: Step,
+}
+
+enum Purpose {
+    /// Finds the first batch of a plan, or the one behind its end.
+    Plan {
+        request: Request,
+        start: Option<FoundBatch>,
+        target: Target,
+        at: Place,
+    },
+    Index {
+        request: Request,
+        start: Option<FoundBatch>,
+    },
+    /// `bytes` of the plan from `at` on; `batch_bytes` when the batch there is known to be as large.
+    Window {
+        at: Place,
+        bytes: u64,
+        batch_bytes: Option<u64>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Open,
+    Transfer { position: u64 },
+}
+
+pub(super) struct Reads {
+    waiting: VecDeque<Box<Read>>,
+    reads_max: usize,
+    /// Buffers in jobs or lent out.
+    buffers_out: usize,
+    buffers: Vec<IoBuffer>,
+    hints: Vec<Option<Hint>>,
+    /// Sealed segments with rows in memory, oldest use first.
+    indexes: VecDeque<(LogId, u64)>,
+}
+
+impl Reads {
+    pub(super) fn new(reads_max: u32) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            reads_max: reads_max as usize,
+            buffers_out: 0,
+            buffers: Vec::new(),
+            hints: vec![None; HINTS_COUNT],
+            indexes: VecDeque::new(),
+        }
+    }
+
+    fn slot(log: LogId, offset: Offset) -> usize {
+        let mixed = (offset.0 as u64 ^ (u64::from(log.0) << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as usize % HINTS_COUNT
+    }
+
+    fn hint(&self, log: LogId, offset: Offset) -> Option<FoundBatch> {
+        let hint = self.hints[Self::slot(log, offset)]?;
+        (hint.log == log && hint.offset == offset).then_some(hint.batch)
+    }
+
+    fn remember(&mut self, log: LogId, offset: Offset, batch: FoundBatch) {
+        self.hints[Self::slot(log, offset)] = Some(Hint { log, offset, batch });
+    }
+
+    /// Keeps the rows of a sealed segment in memory, and lets go of those kept longest.
+    pub(super) fn cache_rows(&mut self, partitions: &mut Partitions, log: LogId, segment: u64) {
+        self.indexes.retain(|entry| *entry != (log, segment));
+        self.indexes.push_back((log, segment));
+        if self.indexes.len() > INDEXES_MAX
+            && let Some((log, segment)) = self.indexes.pop_front()
+            && let Some(found) = partitions.get_mut(log).and_then(|partition| partition.segment_mut(segment))
+        {
+            found.rows = None;
+        }
+    }
+
+    fn take_buffer(&mut self, bytes: usize) -> IoBuffer {
+        self.buffers_out += 1;
+        if bytes > WINDOW_BYTES {
+            // A batch larger than a window: bounded by the largest batch the lane takes.
+            return IoBuffer::new(blocks_up(bytes as u64) as usize);
+        }
+        self.buffers.pop().unwrap_or_else(|| IoBuffer::new(WINDOW_BYTES))
+    }
+
+    fn put_buffer(&mut self, buffer: IoBuffer) {
+        self.buffers_out -= 1;
+        if buffer.len() == WINDOW_BYTES && self.buffers.len() < self.reads_max {
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+impl Lane {
+    // ---- Plans -------------------------------------------------------------------------------
+
+    /// Plans the bytes from the batch that contains `from` up to `upto` (exclusive, a batch boundary,
+    /// at most `log_end`), at most `bytes_max`; with `progress`, the first batch whole however large.
+    /// `read` names the answer where it is `Pending`.
+    pub fn plan(
+        &mut self,
+        log: LogId,
+        from: Offset,
+        upto: Offset,
+        bytes_max: u64,
+        progress: bool,
+        read: u64,
+    ) -> PlanStart {
+        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
+        else {
+            return PlanStart::Offline;
+        };
+        if from < partition.log_start || from > partition.log_end {
+            return PlanStart::OutOfRange;
+        }
+        let upto = upto.min(partition.log_end);
+        if from >= upto || (bytes_max == 0 && !progress) {
+            return PlanStart::Empty;
+        }
+        let request = Request { log, from: Target::Offset(from), upto, bytes_max, progress };
+        self.plan_from(request, None, read)
+    }
+
+    /// Plans the first batch that has a record of `timestamp` or later, as `plan` does; which record
+    /// it is only the batch's records tell. `Empty` where there is none below `upto`.
+    pub fn plan_at_timestamp(&mut self, log: LogId, timestamp: i64, upto: Offset, read: u64) -> PlanStart {
+        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
+        else {
+            return PlanStart::Offline;
+        };
+        let upto = upto.min(partition.log_end);
+        let from = Target::Timestamp(timestamp);
+        self.plan_from(Request { log, from, upto, bytes_max: 0, progress: true }, None, read)
+    }
+
+    /// The largest timestamp and the base offset of the batch that has it.
+    pub fn max_timestamp(&self, log: LogId) -> Option<(i64, Offset)> {
+        let partition = self.partitions.get(log)?;
+        let kept = partition.segments.iter().filter(|segment| !segment.dropping);
+        let known = kept.filter_map(|segment| segment.max_timestamp);
+        // Of equal ones Kafka names the first.
+        known.reduce(|best, other| if other.0 > best.0 { other } else { best })
+    }
+
+    fn plan_from(&mut self, request: Request, start: Option<FoundBatch>, read: u64) -> PlanStart {
+        let start = match start {
+            Some(start) => start,
+            None => match self.find_batch(request.log, request.from) {
+                Walk::Found(batch) => batch,
+                Walk::End => return PlanStart::Empty,
+                waits => return self.plan_later(request, None, request.from, waits, read),
+            },
+        };
+        if start.base_offset >= request.upto {
+            return PlanStart::Empty;
+        }
+        let partition = self.partition(request.log);
+        let end = if request.upto == partition.log_end {
+            partition.end()
+        } else if request.upto == partition.durable_end {
+            partition.ends.durable
+        } else {
+            match self.find_batch(request.log, Target::Offset(request.upto)) {
+                Walk::Found(batch) => batch.place,
+                Walk::End => partition.end(),
+                waits => {
+                    let target = Target::Offset(request.upto);
+                    return self.plan_later(request, Some(start), target, waits, read);
+                }
+            }
+        };
+        let bytes_max = if request.progress { request.bytes_max.max(start.bytes) } else { request.bytes_max };
+        let (log, base_offset) = (request.log, start.base_offset);
+        self.plan_ready(log, start.place, end, bytes_max, base_offset)
+    }
+
+    fn plan_ready(
+        &mut self,
+        log: LogId,
+        from: Place,
+        to: Place,
+        bytes_max: u64,
+        base_offset: Offset,
+    ) -> PlanStart {
+        let partition = self.partitions.get_mut(log).expect("looked up before");
+        let mut plan = Plan { log, base_offset, ranges: VecDeque::new(), leases: Vec::new() };
+        let mut left = bytes_max;
+        let mut at = from;
+        for segment in partition.segments.iter_mut().skip_while(|segment| segment.id < from.segment) {
+            let end = if segment.id == to.segment { to.position } else { segment.bytes };
+            let start = if segment.id == from.segment { at.position } else { 0 };
+            let bytes = end.saturating_sub(start).min(left);
+            if bytes > 0 {
+                plan.ranges.push_back(PlanRange { segment: segment.id, position: Position(start), bytes });
+                plan.leases.push(segment.id);
+                segment.leases += 1;
+                left -= bytes;
+            }
+            if segment.id >= to.segment || left == 0 || plan.ranges.len() == RANGES_MAX {
+                break;
+            }
+            at = Place::new(segment.id, end);
+        }
+        if plan.ranges.is_empty() { PlanStart::Empty } else { PlanStart::Ready(plan) }
+    }
+
+    fn plan_later(
+        &mut self,
+        request: Request,
+        start: Option<FoundBatch>,
+        target: Target,
+        waits: Walk,
+        read: u64,
+    ) -> PlanStart {
+        let (segment, purpose) = match waits {
+            Walk::Disk(at) => (at.segment, Purpose::Plan { request, start, target, at }),
+            Walk::Index(segment) => (segment, Purpose::Index { request, start }),
+            Walk::Found(_) | Walk::End => panic!("nothing is to be waited for"),
+        };
+        self.read_later(read, request.log, segment, purpose);
+        PlanStart::Pending
+    }
+
+    fn read_later(&mut self, read: u64, log: LogId, segment: u64, purpose: Purpose) {
+        let partition = self.partitions.get_mut(log).expect("looked up before");
+        partition.segment_mut(segment).expect("what is read exists").leases += 1;
+        self.reads.waiting.push_back(Box::new(Read {
+            read,
+            log,
+            segment,
+            pinned: false,
+            index_file: None,
+            purpose,
+            buffer: None,
+            step: Step::Open,
+        }));
+    }
+
+    /// Gives the plan's segments back; they may be deleted now.
+    pub fn release(&mut self, plan: Plan) {
+        for segment in plan.leases {
+            self.release_lease(plan.log, segment);
+        }
+    }
+
+    fn release_lease(&mut self, log: LogId, segment: u64) {
+        let found = self.partitions.get_mut(log).and_then(|partition| partition.segment_mut(segment));
+        found.expect("a leased segment stays").leases -= 1;
+    }
+
+    // ---- Find --------------------------------------------------------------------------------
+
+    fn find_batch(&self, log: LogId, target: Target) -> Walk {
+        let partition = self.partition(log);
+        match target {
+            Target::Offset(offset) => {
+                if let Some((place, _)) = partition.tail.batch_before(offset) {
+                    return walk(partition, place, target);
+                }
+                if let Some(batch) = self.reads.hint(log, offset).filter(|hint| {
+                    partition.segment(hint.place.segment).is_some_and(|segment| !segment.dropping)
+                }) {
+                    return Walk::Found(batch);
+                }
+                let segment = partition.segment_of(offset);
+                let Some(rows) = &segment.rows else { return Walk::Index(segment.id) };
+                let row = rows.partition_point(|row| row.base_offset.get() <= offset.0).checked_sub(1);
+                let position = row.map_or(0, |row| rows[row].position.get());
+                walk(partition, Place::new(segment.id, position), target)
+            }
+            Target::Timestamp(timestamp) => find_timestamp(partition, timestamp),
+        }
+    }
+
+    // ---- Windows -----------------------------------------------------------------------------
+
+    /// Hands out the plan's next bytes: appends at most `bytes_max` of them, or one whole batch, to
+    /// `out` where they are in memory; else a window of the segment is read and `LaneEvent::Window`
+    /// follows, and the caller advances the plan.
+    pub fn resolve(&mut self, plan: &mut Plan, bytes_max: usize, out: &mut Vec<u8>, read: u64) -> Resolved {
+        let Some(range) = plan.ranges.front().copied() else { return Resolved::Finished };
+        let partition = self.partition(plan.log);
+        let place = Place::new(range.segment, range.position.0);
+        let memory = partition.tail.batch_first().map(|(first, _)| first);
+        if memory.is_some_and(|memory| place >= memory) {
+            let bytes = whole_batches(partition, place, range.bytes, bytes_max as u64);
+            let copied = partition.tail.copy_to(place, bytes as usize, out);
+            assert_eq!(copied as u64, bytes, "what lies behind a batch in memory is in memory");
+            self.stats.tail_read_bytes += bytes;
+            plan.advance(bytes);
+            return Resolved::Copied(copied);
+        }
+        // A batch that begins in memory ends the window: the file may not have it yet.
+        let bytes = match memory {
+            Some(memory) if memory.segment == place.segment => {
+                range.bytes.min(memory.position - place.position)
+            }
+            _ => range.bytes,
+        };
+        let bytes = bytes.min((bytes_max.min(WINDOW_BYTES - BLOCK_BYTES)).max(1) as u64);
+        let cut = bytes == range.bytes;
+        let purpose = Purpose::Window { at: place, bytes, batch_bytes: None };
+        self.read_later(read, plan.log, place.segment, purpose);
+        let _ = cut;
+        Resolved::Pending
+    }
+
+    /// Takes the buffer of a window back. Windows wait while all buffers are out.
+    pub fn give_back(&mut self, buffer: IoBuffer) {
+        self.reads.put_buffer(buffer);
+    }
+
+    // ---- Jobs --------------------------------------------------------------------------------
+
+    pub(super) fn reads_start(&mut self, ring: &mut Ring) {
+        while self.reads.buffers_out < self.reads.reads_max {
+            let Some(mut job) = self.reads.waiting.pop_front() else { return };
+            job.buffer = Some(self.reads.take_buffer(WINDOW_BYTES));
+            let key = self.jobs.reserve();
+            let next = self.read_open(ring, key, job);
+            self.put_new(key, next.map(Job::Read));
+        }
+    }
+
+    fn read_path(&self, job: &Read, suffix: &str) -> PathBuf {
+        let partition = self.partition(job.log);
+        let segment = partition.segment(job.segment).expect("a leased segment stays");
+        partition.dir.join(super::segment::file_name(segment.base_offset, segment.id, suffix))
+    }
+
+    fn read_open(&mut self, ring: &mut Ring, key: Key, mut job: Box<Read>) -> Option<Box<Read>> {
+        job.step = Step::Open;
+        if matches!(job.purpose, Purpose::Index { .. }) {
+            let path = self.read_path(&job, "index");
+            ring.open(self.jobs.token(key), &path, OpenMode::Read);
+            return Some(job);
+        }
+        if let Some(file) = self.files.pin(job.segment) {
+            job.pinned = true;
+            return self.read_transfer(ring, key, job, file);
+        }
+        let path = self.read_path(&job, "log");
+        ring.open(self.jobs.token(key), &path, OpenMode::Write);
+        Some(job)
+    }
+
+    /// Submits the read that the purpose asks for.
+    fn read_transfer(
+        &mut self,
+        ring: &mut Ring,
+        key: Key,
+        mut job: Box<Read>,
+        file: FileId,
+    ) -> Option<Box<Read>> {
+        let (position, bytes) = match &job.purpose {
+            Purpose::Index { .. } => (0, WINDOW_BYTES as u64),
+            Purpose::Plan { at, .. } => (at.position, SCAN_BYTES as u64),
+            Purpose::Window { at, bytes, batch_bytes } => {
+                (at.position, batch_bytes.unwrap_or(*bytes).max(HEADER_BYTES as u64))
+            }
+        };
+        let from = blocks_down(position);
+        let transfer_bytes = (blocks_up(position + bytes) - from) as usize;
+        let mut buffer = job.buffer.take().expect("no transfer is in flight");
+        if buffer.len() < transfer_bytes {
+            self.reads.put_buffer(buffer);
+            buffer = self.reads.take_buffer(transfer_bytes);
+        }
+        job.step = Step::Transfer { position: from };
+        let transfer_bytes = transfer_bytes.min(buffer.len());
+        self.stats.disk_reads_count += 1;
+        self.stats.disk_read_bytes += transfer_bytes as u64;
+        ring.read(self.jobs.token(key), file, from, buffer, 0..transfer_bytes);
+        Some(job)
+    }
+
+    pub(super) fn read_done(
+        &mut self,
+        ring: &mut Ring,
+        key: Key,
+        mut job: Box<Read>,
+        done: Done,
+    ) -> Option<Box<Read>> {
+        let outcome = done.outcome();
+        match (job.step, done) {
+            (Step::Open, Done::Opened(Ok(file))) => {
+                if matches!(job.purpose, Purpose::Index { .. }) {
+                    job.index_file = Some(file);
+                    return self.read_transfer(ring, key, job, file);
+                }
+                let file = self.files.insert(ring, job.segment, file);
+                job.pinned = true;
+                self.read_transfer(ring, key, job, file)
+            }
+            (Step::Open, _) => {
+                let error = match outcome {
+                    Err(IoError::NotFound) => {
+                        ReadError::Damaged(format!("{} is missing", self.read_path(&job, "log").display()))
+                    }
+                    Err(error) => ReadError::Io(error),
+                    Ok(()) => panic!("an open file comes with its id"),
+                };
+                self.read_fail(ring, job, error)
+            }
+            (Step::Transfer { position }, done) => {
+                let buffer = done.into_buffer();
+                let bytes = match outcome {
+                    Ok(()) => buffer.len(),
+                    Err(IoError::Short { transferred_bytes }) => transferred_bytes,
+                    Err(error) => {
+                        job.buffer = Some(buffer);
+                        return self.read_fail(ring, job, ReadError::Io(error));
+                    }
+                };
+                self.read_transferred(ring, key, job, position, buffer, bytes)
+            }
+        }
+    }
+
+    fn read_transferred(
+        &mut self,
+        ring: &mut Ring,
+        key: Key,
+        mut job: Box<Read>,
+        position: u64,
+        buffer: IoBuffer,
+        bytes: usize,
+    ) -> Option<Box<Read>> {
+        match job.purpose {
+            Purpose::Index { request, start } => {
+                let rows = decode_index(&buffer[..bytes], job.segment);
+                job.buffer = Some(buffer);
+                let Some(rows) = rows else {
+                    let what = format!("{} isn't the index written", self.read_path(&job, "index").display());
+                    return self.read_fail(ring, job, ReadError::Damaged(what));
+                };
+                let partition = self.partitions.get_mut(job.log).expect("a leased segment stays");
+                partition.segment_mut(job.segment).expect("a leased segment stays").rows = Some(rows);
+                self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
+                self.read_replan(ring, job, request, start)
+            }
+            Purpose::Plan { request, start, target, at } => {
+                let scanned = self.scan(&job, target, at, position, &buffer[..bytes]);
+                job.buffer = Some(buffer);
+                match scanned {
+                    Err(what) => self.read_fail(ring, job, ReadError::Damaged(what)),
+                    Ok(Walk::Found(batch)) => {
+                        if let Target::Offset(offset) = target {
+                            self.reads.remember(job.log, offset, batch);
+                        }
+                        let found_start = start.or((target == request.from).then_some(batch));
+                        self.read_replan(ring, job, request, found_start)
+                    }
+                    Ok(Walk::Disk(next)) if next.segment == job.segment => {
+                        job.purpose = Purpose::Plan { request, start, target, at: next };
+                        let file = self.files.pin(job.segment).expect("pinned by this job");
+                        self.files.unpin(job.segment);
+                        self.read_transfer(ring, key, job, file)
+                    }
+                    // It goes on in another segment, or nowhere: from the beginning, with what is
+                    // known now.
+                    Ok(Walk::Disk(next)) => {
+                        let read = job.read;
+                        self.read_end(ring, job);
+                        let purpose = Purpose::Plan { request, start, target, at: next };
+                        self.read_later(read, request.log, next.segment, purpose);
+                        None
+                    }
+                    Ok(Walk::Index(_) | Walk::End) => self.read_empty(ring, job, request),
+                }
+            }
+            Purpose::Window { at, bytes: wanted, batch_bytes } => {
+                let skip = (at.position - position) as usize;
+                let data = buffer.get(skip..bytes).unwrap_or_default();
+                match verified(data, wanted, batch_bytes.is_some()) {
+                    Verified::Bytes(ready) => {
+                        let window = Ok((buffer, skip..skip + ready as usize));
+                        let read = job.read;
+                        // The buffer leaves with the event: it stays counted as out.
+                        self.events.push(LaneEvent::Window { read, window });
+                        self.read_end(ring, job);
+                        None
+                    }
+                    Verified::Larger(batch_bytes) if batch_bytes <= self.batch_bytes_limit(&job) => {
+                        job.buffer = Some(buffer);
+                        job.purpose = Purpose::Window { at, bytes: wanted, batch_bytes: Some(batch_bytes) };
+                        let file = self.files.pin(job.segment).expect("pinned by this job");
+                        self.files.unpin(job.segment);
+                        self.read_transfer(ring, key, job, file)
+                    }
+                    Verified::Larger(_) | Verified::Damaged => {
+                        job.buffer = Some(buffer);
+                        let path = self.read_path(&job, "log");
+                        let what =
+                            format!("batch at {} of {} isn't what was written", at.position, path.display());
+                        self.read_fail(ring, job, ReadError::Damaged(what))
+                    }
+                }
+            }
+        }
+    }
+
+    /// No batch reaches beyond its segment.
+    fn batch_bytes_limit(&self, job: &Read) -> u64 {
+        self.partition(job.log).segment(job.segment).map_or(0, |segment| segment.bytes)
+    }
+
+    /// Looks at the headers in `data`, which was read from `position` on, beginning at `at`.
+    fn scan(
+        &self,
+        job: &Read,
+        target: Target,
+        at: Place,
+        position: u64,
+        data: &[u8],
+    ) -> Result<Walk, String> {
+        let partition = self.partition(job.log);
+        let segment = partition.segment(job.segment).expect("a leased segment stays");
+        let damaged = |at: Place| {
+            let path = segment.log_path(&partition.dir);
+            format!("no batch begins at {} of {}", at.position, path.display())
+        };
+        let mut at = at;
+        loop {
+            if at.position >= segment.bytes || partition.tail.header(at).is_some() {
+                // The rest of the way leads through memory, or another segment.
+                return Ok(walk(partition, at, target));
+            }
+            let header = data.get((at.position - position) as usize..).and_then(BatchHeader::view);
+            let Some(header) = header else {
+                // A window that doesn't even hold the header at its beginning is at the file's end.
+                let moved = blocks_down(at.position) > position;
+                return if moved { Ok(Walk::Disk(at)) } else { Err(damaged(at)) };
+            };
+            let size = header.size_bytes().filter(|size| at.position + *size as u64 <= segment.bytes);
+            let Some(size) = size.filter(|_| header.magic == 2) else { return Err(damaged(at)) };
+            if target.is_met_by(header, partition.log_start) {
+                let base_offset = header.base_offset();
+                return Ok(Walk::Found(FoundBatch { place: at, base_offset, bytes: size as u64 }));
+            }
+            at = at.plus(size as u64);
+        }
+    }
+
+    fn read_replan(
+        &mut self,
+        ring: &mut Ring,
+        job: Box<Read>,
+        request: Request,
+        start: Option<FoundBatch>,
+    ) -> Option<Box<Read>> {
+        let read = job.read;
+        // The lease goes after the plan has its own.
+        let again = match self.partitions.get(request.log).filter(|partition| partition.dropping.is_none()) {
+            Some(_) => self.plan_from(request, start, read),
+            None => PlanStart::Empty,
+        };
+        self.read_end(ring, job);
+        match again {
+            PlanStart::Ready(plan) => self.events.push(LaneEvent::Planned { read, plan: Ok(plan) }),
+            PlanStart::Pending => {}
+            PlanStart::Empty | PlanStart::OutOfRange | PlanStart::Offline => self.plan_empty(read, request),
+        }
+        None
+    }
+
+    fn read_empty(&mut self, ring: &mut Ring, job: Box<Read>, request: Request) -> Option<Box<Read>> {
+        let read = job.read;
+        self.read_end(ring, job);
+        self.plan_empty(read, request);
+        None
+    }
+
+    fn plan_empty(&mut self, read: u64, request: Request) {
+        let plan =
+            Plan { log: request.log, base_offset: request.upto, ranges: VecDeque::new(), leases: Vec::new() };
+        self.events.push(LaneEvent::Planned { read, plan: Ok(plan) });
+    }
+
+    fn read_fail(&mut self, ring: &mut Ring, job: Box<Read>, error: ReadError) -> Option<Box<Read>> {
+        let read = job.read;
+        self.events.push(match job.purpose {
+            Purpose::Window { .. } => LaneEvent::Window { read, window: Err(error) },
+            Purpose::Plan { .. } | Purpose::Index { .. } => LaneEvent::Planned { read, plan: Err(error) },
+        });
+        self.read_end(ring, job);
+        None
+    }
+
+    fn read_end(&mut self, ring: &mut Ring, job: Box<Read>) {
+        if let Some(buffer) = job.buffer {
+            self.reads.put_buffer(buffer);
+        }
+        if job.pinned {
+            self.files.unpin(job.segment);
+        }
+        if let Some(file) = job.index_file {
+            ring.close(file);
+        }
+        self.release_lease(job.log, job.segment);
+    }
+}
+
+/// Walks through memory from the batch at `place` to the one wanted.
+fn walk(partition: &PartitionLog, place: Place, target: Target) -> Walk {
+    let mut place = place;
+    loop {
+        let Some(index) = partition.segment_index(place.segment) else { return Walk::End };
+        let segment = &partition.segments[index];
+        if place.position >= segment.bytes {
+            match partition.segments.get(index + 1) {
+                Some(next) => place = Place::new(next.id, 0),
+                None => return Walk::End,
+            }
+            continue;
+        }
+        let Some(header) = partition.tail.header(place) else { return Walk::Disk(place) };
+        let bytes = header.size_bytes().expect("only whole batches are appended") as u64;
+        if target.is_met_by(&header, partition.log_start) {
+            return Walk::Found(FoundBatch { place, base_offset: header.base_offset(), bytes });
+        }
+        place = place.plus(bytes);
+    }
+}
+
+fn find_timestamp(partition: &PartitionLog, timestamp: i64) -> Walk {
+    let kept = partition.segments.iter().filter(|segment| !segment.dropping);
+    for segment in kept {
+        if segment.max_timestamp.is_none_or(|(max, _)| max < timestamp) {
+            continue;
+        }
+        let Some(rows) = &segment.rows else { return Walk::Index(segment.id) };
+        let row = rows.iter().find(|row| row.max_timestamp.get() >= timestamp);
+        let position = row.map_or(0, |row| row.position.get());
+        return walk(partition, Place::new(segment.id, position), Target::Timestamp(timestamp));
+    }
+    Walk::End
+}
+
+/// Bytes from `place` on that are whole batches, at most `bytes_max` or one batch; cut where the plan
+/// is (`left`).
+fn whole_batches(partition: &PartitionLog, place: Place, left: u64, bytes_max: u64) -> u64 {
+    let mut bytes = 0;
+    while bytes < left {
+        let header = partition.tail.header(place.plus(bytes)).expect("batches in memory are whole");
+        let size = header.size_bytes().expect("only whole batches are appended") as u64;
+        if bytes > 0 && bytes + size > bytes_max {
+            break;
+        }
+        bytes += size;
+    }
+    bytes.min(left)
+}
+
+enum Verified {
+    /// So many bytes are whole batches with good CRCs, or the plan's cut end of one.
+    Bytes(u64),
+    /// The first batch is as large as this: read again.
+    Larger(u64),
+    Damaged,
+}
+
+/// Checks the batches in `data`, of which the plan wants `wanted`. `whole`: the first batch was read
+/// wholly, if the file has it.
+fn verified(data: &[u8], wanted: u64, whole: bool) -> Verified {
+    let mut ready = 0;
+    let mut offset_min = i64::MIN;
+    while ready < wanted {
+        let Some(header) = data.get(ready as usize..).and_then(BatchHeader::view) else {
+            return if ready > 0 { Verified::Bytes(ready) } else { Verified::Damaged };
+        };
+        let Some(size) = header.size_bytes().filter(|_| header.magic == 2) else { return Verified::Damaged };
+        let Some(batch) = data.get(ready as usize..ready as usize + size) else {
+            return match ready {
+                0 if whole => Verified::Damaged,
+                0 => Verified::Larger(size as u64),
+                _ => Verified::Bytes(ready),
+            };
+        };
+        let intact = crc32c(&batch[CRC_START..]) == header.crc.get();
+        if !intact || header.base_offset.get() < offset_min || header.last_offset_delta.get() < 0 {
+            return Verified::Damaged;
+        }
+        offset_min = header.last_offset().0 + 1;
+        ready += size as u64;
+    }
+    Verified::Bytes(ready.min(wanted))
+}
+
+/// The rows of an index file; None where it isn't whole and of this segment.
+pub(super) fn decode_index(bytes: &[u8], segment: u64) -> Option<Vec<IndexRow>> {
+    let (header, rest) = IndexHeader::read_from_prefix(bytes).ok()?;
+    let fits = header.magic == INDEX_MAGIC
+        && header.version.get() == VERSION
+        && header.is_intact()
+        && header.segment.get() == segment;
+    let row_bytes = rest.get(..header.rows_count.get() as usize * size_of::<IndexRow>())?;
+    if !fits || crc32c(row_bytes) != header.rows_checksum.get() {
+        return None;
+    }
+    row_bytes.chunks_exact(size_of::<IndexRow>()).map(|row| IndexRow::read_from_bytes(row).ok()).collect()
+}

@@ -1,0 +1,190 @@
+//! Segment: one file of a partition's log, and the rows that lead into it.
+
+use std::path::{Path, PathBuf};
+
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{I64, U32, U64};
+
+use super::format::{
+    IndexRow, SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SegmentRow,
+};
+use crate::base::checksum::crc32c;
+use crate::base::ids::{Offset, TopicPartition};
+use crate::protocol::record_batch::{BatchHeader, HEADER_BYTES};
+
+/// A full segment has at most this many index rows: 16 KiB of memory and of checkpoint.
+const ROWS_PER_SEGMENT: u64 = 512;
+const ROW_BYTES_MIN: u64 = 4 << 10;
+
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) id: u64,
+    pub(super) base_offset: Offset,
+    /// One past the last record: the next segment's base offset.
+    pub(super) end_offset: Offset,
+    /// Appended; final once rolled.
+    pub(super) bytes: u64,
+    /// Wall time of the first append; of the roll until there is one.
+    pub(super) wall_ms: i64,
+    /// Largest timestamp and the base offset of its batch.
+    pub(super) max_timestamp: Option<(i64, Offset)>,
+    /// The file exists and its directory entry is durable.
+    pub(super) created: bool,
+    /// A newer segment follows.
+    pub(super) rolled: bool,
+    /// The file has its exact length, and its index is beside it.
+    pub(super) sealed: bool,
+    /// Below the log start: to be deleted.
+    pub(super) dropping: bool,
+    /// Bytes allocated ahead, as far as this process knows.
+    pub(super) allocated: u64,
+    /// The file ends with the zeros of its last block.
+    pub(super) padded: bool,
+    /// Plans that read from it.
+    pub(super) leases: u32,
+    /// Bytes per row aimed at.
+    pub(super) row_bytes: u64,
+    /// None when sealed and not in memory.
+    pub(super) rows: Option<Vec<IndexRow>>,
+}
+
+/// The files of a segment, as Kafka names them, with our id between.
+pub(super) fn file_name(base_offset: Offset, id: u64, suffix: &str) -> String {
+    format!("{:020}.{id}.{suffix}", base_offset.0)
+}
+
+/// `topics/<topic id in hex>-<partition>`.
+pub(super) fn partition_dir(dir: &Path, id: TopicPartition) -> PathBuf {
+    dir.join("topics").join(format!("{}-{}", id.topic_id.to_hex(), id.partition.0))
+}
+
+impl Segment {
+    pub(super) fn new(id: u64, base_offset: Offset, wall_ms: i64, segment_bytes_max: u64) -> Self {
+        Self {
+            id,
+            base_offset,
+            end_offset: base_offset,
+            bytes: 0,
+            wall_ms,
+            max_timestamp: None,
+            created: false,
+            rolled: false,
+            sealed: false,
+            dropping: false,
+            allocated: 0,
+            padded: false,
+            leases: 0,
+            row_bytes: (segment_bytes_max / ROWS_PER_SEGMENT).max(ROW_BYTES_MIN),
+            rows: Some(Vec::new()),
+        }
+    }
+
+    pub(super) fn log_path(&self, partition_dir: &Path) -> PathBuf {
+        partition_dir.join(file_name(self.base_offset, self.id, "log"))
+    }
+
+    pub(super) fn index_path(&self, partition_dir: &Path) -> PathBuf {
+        partition_dir.join(file_name(self.base_offset, self.id, "index"))
+    }
+
+    /// Takes a batch in that was appended at the end.
+    pub(super) fn note(&mut self, header: &BatchHeader, size_bytes: u64, wall_ms: i64) {
+        assert!(!self.rolled, "only the newest segment is appended to");
+        if self.bytes == 0 {
+            self.wall_ms = wall_ms;
+        }
+        let timestamp = header.max_timestamp.get();
+        let base_offset = header.base_offset();
+        self.note_row(header, timestamp, base_offset);
+        if timestamp >= 0 && self.max_timestamp.is_none_or(|(max, _)| timestamp > max) {
+            self.max_timestamp = Some((timestamp, base_offset));
+        }
+        self.bytes += size_bytes;
+        self.end_offset = header.last_offset().plus(1);
+    }
+
+    fn note_row(&mut self, header: &BatchHeader, timestamp: i64, base_offset: Offset) {
+        let position = self.bytes;
+        let rows = self.rows.as_mut().expect("the newest segment has its rows in memory");
+        let fits = |row: &IndexRow| {
+            position - row.position.get() < self.row_bytes
+                && base_offset.0 - row.base_offset.get() <= i64::from(u32::MAX)
+        };
+        if !rows.last().is_some_and(fits) {
+            rows.push(IndexRow {
+                position: U64::new(position),
+                base_offset: I64::new(base_offset.0),
+                max_timestamp: I64::new(-1),
+                max_timestamp_delta: U32::ZERO,
+                headers_checksum: U32::ZERO,
+            });
+        }
+        let row = rows.last_mut().expect("one was pushed where none was");
+        if timestamp > row.max_timestamp.get() {
+            row.max_timestamp = I64::new(timestamp);
+            row.max_timestamp_delta = U32::new((base_offset.0 - row.base_offset.get()) as u32);
+        }
+        row.headers_checksum = U32::new(chain(row.headers_checksum.get(), header));
+    }
+
+    pub(super) fn to_row(&self) -> SegmentRow {
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let (max_timestamp, max_timestamp_at) = self.max_timestamp.unwrap_or((-1, Offset(-1)));
+        SegmentRow {
+            segment: U64::new(self.id),
+            base_offset: I64::new(self.base_offset.0),
+            end_offset: I64::new(self.end_offset.0),
+            bytes: U64::new(self.bytes),
+            wall_ms: I64::new(self.wall_ms),
+            max_timestamp: I64::new(max_timestamp),
+            max_timestamp_at: I64::new(max_timestamp_at.0),
+            flags: U32::new(
+                flag(self.created, SEGMENT_CREATED)
+                    | flag(self.rolled, SEGMENT_ROLLED)
+                    | flag(self.sealed, SEGMENT_SEALED)
+                    | flag(self.dropping, SEGMENT_DROPPING),
+            ),
+            index_rows_count: U32::new(self.unsealed_rows().len() as u32),
+            row_bytes: U64::new(self.row_bytes),
+        }
+    }
+
+    /// The rows that only the checkpoint has: a sealed segment's are in its index file.
+    pub(super) fn unsealed_rows(&self) -> &[IndexRow] {
+        match &self.rows {
+            Some(rows) if !self.sealed => rows,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn from_row(row: &SegmentRow, index_rows: Vec<IndexRow>) -> Self {
+        let is = |flag: u32| row.flags.get() & flag != 0;
+        let max_timestamp = row.max_timestamp.get();
+        Self {
+            id: row.segment.get(),
+            base_offset: Offset(row.base_offset.get()),
+            end_offset: Offset(row.end_offset.get()),
+            bytes: row.bytes.get(),
+            wall_ms: row.wall_ms.get(),
+            max_timestamp: (max_timestamp >= 0)
+                .then_some((max_timestamp, Offset(row.max_timestamp_at.get()))),
+            created: is(SEGMENT_CREATED),
+            rolled: is(SEGMENT_ROLLED),
+            sealed: is(SEGMENT_SEALED),
+            dropping: is(SEGMENT_DROPPING),
+            allocated: 0,
+            padded: !is(SEGMENT_SEALED),
+            leases: 0,
+            row_bytes: row.row_bytes.get().max(ROW_BYTES_MIN),
+            rows: (!is(SEGMENT_SEALED)).then_some(index_rows),
+        }
+    }
+}
+
+/// The next link of a row's checksum over batch headers.
+pub(super) fn chain(previous: u32, header: &BatchHeader) -> u32 {
+    let mut link = [0; 4 + HEADER_BYTES];
+    link[..4].copy_from_slice(&previous.to_le_bytes());
+    link[4..].copy_from_slice(header.as_bytes());
+    crc32c(&link)
+}

@@ -1,0 +1,356 @@
+//! Tail: the newest bytes of every partition, in blocks of memory from one bounded pool.
+//!
+//! Owns:     the blocks and the order in which they were taken.
+//! Promises: a block leaves memory only after its bytes, and the whole batch at its end, were written
+//!           to the segment; so every batch is whole in memory or whole on disk.
+//! Never:    grows past the pool's bytes, but in recovery, where the journal bounds it.
+//! Called by the lane: append, group building, materialisation, reads.
+
+use std::collections::VecDeque;
+
+use super::options::LogId;
+use super::place::Place;
+use crate::base::ids::Offset;
+use crate::protocol::record_batch::{BatchHeader, HEADER_BYTES};
+
+/// Block sizes are the powers of two from the first to the last.
+const BLOCK_BYTES_MIN: usize = 1 << 10;
+const BLOCK_BYTES_MAX: usize = 64 << 10;
+const CLASSES_COUNT: usize = (BLOCK_BYTES_MAX / BLOCK_BYTES_MIN).ilog2() as usize + 1;
+
+const _: () = assert!(BLOCK_BYTES_MIN << (CLASSES_COUNT - 1) == BLOCK_BYTES_MAX);
+
+fn class_of(bytes: usize) -> usize {
+    let size = bytes.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX).next_power_of_two();
+    (size / BLOCK_BYTES_MIN).ilog2() as usize
+}
+
+/// Memory for blocks: used and free together never pass the limit.
+pub(super) struct TailPool {
+    limit_bytes: usize,
+    /// Largest block: 64 KiB, less in a small pool.
+    block_bytes_max: usize,
+    used_bytes: usize,
+    free_bytes: usize,
+    free: [Vec<Box<[u8]>>; CLASSES_COUNT],
+    /// Every block in the order of its taking; an entry whose block is gone is skipped.
+    order: VecDeque<(LogId, u64)>,
+    taken_count: u64,
+}
+
+impl TailPool {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Self {
+            limit_bytes,
+            block_bytes_max: (limit_bytes / 32 + 1)
+                .next_power_of_two()
+                .clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX),
+            used_bytes: 0,
+            free_bytes: 0,
+            free: Default::default(),
+            order: VecDeque::new(),
+            taken_count: 0,
+        }
+    }
+
+    pub(super) fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// Room for `bytes` in fresh blocks, whatever their classes.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.used_bytes + bytes.next_multiple_of(self.block_bytes_max) <= self.limit_bytes
+    }
+
+    /// The block taken first of those that may still be there.
+    pub(super) fn oldest(&self) -> Option<(LogId, u64)> {
+        self.order.front().copied()
+    }
+
+    pub(super) fn forget_oldest(&mut self) {
+        self.order.pop_front();
+    }
+
+    fn take(&mut self, class: usize, log: LogId) -> (Box<[u8]>, u64) {
+        let size = BLOCK_BYTES_MIN << class;
+        let memory = match self.free[class].pop() {
+            Some(memory) => {
+                self.free_bytes -= size;
+                memory
+            }
+            None => {
+                self.give_back_to_allocator(size);
+                vec![0; size].into_boxed_slice()
+            }
+        };
+        self.used_bytes += size;
+        self.taken_count += 1;
+        self.order.push_back((log, self.taken_count));
+        (memory, self.taken_count)
+    }
+
+    /// Frees blocks of other sizes until `size` more bytes fit below the limit.
+    fn give_back_to_allocator(&mut self, size: usize) {
+        for class in (0..CLASSES_COUNT).rev() {
+            while self.used_bytes + self.free_bytes + size > self.limit_bytes {
+                if self.free[class].pop().is_none() {
+                    break;
+                }
+                self.free_bytes -= BLOCK_BYTES_MIN << class;
+            }
+        }
+    }
+
+    fn put(&mut self, memory: Box<[u8]>) {
+        let size = memory.len();
+        self.used_bytes -= size;
+        if self.used_bytes + self.free_bytes + size <= self.limit_bytes {
+            self.free_bytes += size;
+            self.free[class_of(size)].push(memory);
+        }
+    }
+}
+
+struct Block {
+    number: u64,
+    segment: u64,
+    /// Position of `memory[0]` in the segment.
+    start: u64,
+    len: usize,
+    /// Position and base offset of the first batch that begins in the block; of the one that fills
+    /// it wholly where none does.
+    batch_first: Option<(u64, Offset)>,
+    /// Where the last batch that has bytes in the block ends: once the segment's file holds
+    /// everything up to here, the block may go.
+    batch_end: u64,
+    memory: Box<[u8]>,
+}
+
+impl Block {
+    fn end(&self) -> u64 {
+        self.start + self.len as u64
+    }
+}
+
+/// The blocks of one partition, oldest first. Within a segment they follow each other without gaps.
+#[derive(Default)]
+pub(super) struct Tail {
+    blocks: VecDeque<Block>,
+}
+
+impl Tail {
+    /// Bytes that an append of `bytes` at `place` takes from the pool at most.
+    pub(super) fn room_wanted(&self, place: Place, bytes: usize) -> usize {
+        bytes.saturating_sub(self.spare_bytes(place))
+    }
+
+    fn spare_bytes(&self, place: Place) -> usize {
+        match self.blocks.back() {
+            Some(block) if block.segment == place.segment && block.end() == place.position => {
+                block.memory.len() - block.len
+            }
+            _ => 0,
+        }
+    }
+
+    fn resident_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.len).sum()
+    }
+
+    /// Appends a whole batch: `head`, then `rest`. The caller checked the pool's room.
+    pub(super) fn append(
+        &mut self,
+        pool: &mut TailPool,
+        log: LogId,
+        place: Place,
+        base_offset: Offset,
+        head: &[u8],
+        rest: &[u8],
+    ) {
+        let batch_end = place.position + (head.len() + rest.len()) as u64;
+        self.extend(pool, log, place, head, head.len() + rest.len());
+        self.extend(pool, log, place.plus(head.len() as u64), rest, rest.len());
+        self.mark_batch(place, base_offset, batch_end);
+    }
+
+    /// Adds bytes of unknown structure: a block's beginning, or a piece of a batch.
+    pub(super) fn extend(
+        &mut self,
+        pool: &mut TailPool,
+        log: LogId,
+        place: Place,
+        mut bytes: &[u8],
+        wanted: usize,
+    ) {
+        let mut place = place;
+        while !bytes.is_empty() {
+            if self.spare_bytes(place) == 0 {
+                self.add_block(pool, log, place, wanted.max(bytes.len()));
+            }
+            let block = self.blocks.back_mut().expect("a block with room was added");
+            let step = bytes.len().min(block.memory.len() - block.len);
+            block.memory[block.len..block.len + step].copy_from_slice(&bytes[..step]);
+            block.len += step;
+            block.batch_end = block.batch_end.max(block.end());
+            bytes = &bytes[step..];
+            place = place.plus(step as u64);
+        }
+    }
+
+    fn add_block(&mut self, pool: &mut TailPool, log: LogId, place: Place, wanted: usize) {
+        // A busy partition gets larger blocks: as much as it has in memory already.
+        let size = wanted.max(self.resident_bytes()).min(pool.block_bytes_max);
+        let (memory, number) = pool.take(class_of(size), log);
+        self.blocks.push_back(Block {
+            number,
+            segment: place.segment,
+            start: place.position,
+            len: 0,
+            batch_first: None,
+            batch_end: place.position,
+            memory,
+        });
+    }
+
+    /// Says that a batch lies at `place..batch_end`.
+    pub(super) fn mark_batch(&mut self, place: Place, base_offset: Offset, batch_end: u64) {
+        for block in self.blocks.iter_mut().rev() {
+            if block.segment != place.segment || block.end() <= place.position {
+                break;
+            }
+            block.batch_end = block.batch_end.max(batch_end);
+            if block.batch_first.is_none_or(|(position, _)| position < block.start) {
+                block.batch_first = Some((place.position, base_offset));
+            }
+        }
+    }
+
+    /// Forgets everything from `place` on.
+    pub(super) fn cut(&mut self, pool: &mut TailPool, place: Place) {
+        while let Some(block) = self.blocks.back_mut() {
+            if block.segment < place.segment
+                || (block.segment == place.segment && block.start < place.position)
+            {
+                if block.segment == place.segment && block.end() > place.position {
+                    block.len = (place.position - block.start) as usize;
+                    block.batch_end = block.batch_end.min(place.position);
+                    block.batch_first = block.batch_first.filter(|(at, _)| *at < place.position);
+                }
+                break;
+            }
+            let block = self.blocks.pop_back().expect("just seen");
+            pool.put(block.memory);
+        }
+    }
+
+    /// Forgets the blocks that end before `place`.
+    pub(super) fn drop_before(&mut self, pool: &mut TailPool, place: Place) {
+        while self.oldest().is_some_and(|(_, end)| end <= place) {
+            self.pop_oldest(pool);
+        }
+    }
+
+    pub(super) fn clear(&mut self, pool: &mut TailPool) {
+        for block in self.blocks.drain(..) {
+            pool.put(block.memory);
+        }
+    }
+
+    /// Number of the oldest block, and the place up to which the file must hold everything before
+    /// it may go.
+    pub(super) fn oldest(&self) -> Option<(u64, Place)> {
+        self.blocks.front().map(|block| (block.number, Place::new(block.segment, block.batch_end)))
+    }
+
+    pub(super) fn pop_oldest(&mut self, pool: &mut TailPool) {
+        if let Some(block) = self.blocks.pop_front() {
+            pool.put(block.memory);
+        }
+    }
+
+    /// The first byte in memory, of whatever batch.
+    pub(super) fn start(&self) -> Option<Place> {
+        self.blocks.front().map(|block| Place::new(block.segment, block.start))
+    }
+
+    /// One past the last byte in memory.
+    pub(super) fn end(&self) -> Option<Place> {
+        self.blocks.back().map(|block| Place::new(block.segment, block.end()))
+    }
+
+    /// The first whole batch in memory.
+    pub(super) fn batch_first(&self) -> Option<(Place, Offset)> {
+        self.blocks.iter().find_map(|block| {
+            let (position, offset) = block.batch_first.filter(|(position, _)| *position >= block.start)?;
+            Some((Place::new(block.segment, position), offset))
+        })
+    }
+
+    /// A batch in memory whose base offset is at most `offset`: where a walk towards it starts.
+    pub(super) fn batch_before(&self, offset: Offset) -> Option<(Place, Offset)> {
+        let start = self.start()?;
+        let known =
+            self.blocks.partition_point(|block| block.batch_first.is_none_or(|(_, first)| first <= offset));
+        self.blocks.range(..known).rev().find_map(|block| {
+            let (position, first) = block.batch_first?;
+            let place = Place::new(block.segment, position);
+            (place >= start).then_some((place, first))
+        })
+    }
+
+    fn index_of(&self, place: Place) -> Option<usize> {
+        let index = self.blocks.partition_point(|block| Place::new(block.segment, block.end()) <= place);
+        let block = self.blocks.get(index)?;
+        (block.segment == place.segment && block.start <= place.position).then_some(index)
+    }
+
+    /// Copies bytes from `place` on into `out`, as many as follow in the segment; returns how many.
+    pub(super) fn copy(&self, place: Place, out: &mut [u8]) -> usize {
+        let Some(mut index) = self.index_of(place) else { return 0 };
+        let mut position = place.position;
+        let mut done = 0;
+        while let Some(block) = self.blocks.get(index)
+            && block.segment == place.segment
+            && block.start <= position
+            && done < out.len()
+        {
+            let from = (position - block.start) as usize;
+            let step = (block.len - from).min(out.len() - done);
+            out[done..done + step].copy_from_slice(&block.memory[from..from + step]);
+            done += step;
+            position += step as u64;
+            index += 1;
+        }
+        done
+    }
+
+    /// Appends up to `bytes` from `place` on to `out`; returns how many.
+    pub(super) fn copy_to(&self, place: Place, bytes: usize, out: &mut Vec<u8>) -> usize {
+        let Some(mut index) = self.index_of(place) else { return 0 };
+        let mut position = place.position;
+        let mut done = 0;
+        while let Some(block) = self.blocks.get(index)
+            && block.segment == place.segment
+            && done < bytes
+        {
+            let from = (position - block.start) as usize;
+            let step = (block.len - from).min(bytes - done);
+            out.extend_from_slice(&block.memory[from..from + step]);
+            done += step;
+            position += step as u64;
+            index += 1;
+        }
+        done
+    }
+
+    /// The header of the batch at `place`, when it is whole in memory.
+    pub(super) fn header(&self, place: Place) -> Option<BatchHeader> {
+        let mut bytes = [0; HEADER_BYTES];
+        (self.copy(place, &mut bytes) == HEADER_BYTES)
+            .then(|| *BatchHeader::view(&bytes).expect("as many bytes as a header"))
+    }
+}

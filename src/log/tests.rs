@@ -1,0 +1,5 @@
+//! Tests of the whole lane on the simulated disk.
+
+mod harness;
+mod lane;
+mod power_cut;

@@ -1,0 +1,365 @@
+//! Harness: a lane on a simulated machine, and a model of what it must hold.
+
+use std::path::PathBuf;
+
+use crate::base::ids::{
+    LaneId, LeaderEpoch, MonotonicNs, Offset, PartitionId, TopicId, TopicPartition, WallMs,
+};
+use crate::base::random::Random;
+use crate::log::testing::Batch;
+use crate::log::{
+    AppendError, Lane, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, Plan, PlanStart,
+    ProducerTable, RecoveryReport, Resolved, Sequence, prepare_dir,
+};
+use crate::protocol::record_batch::BatchHeader;
+use crate::ring::sim::World;
+use crate::ring::{Ring, Sleep};
+
+pub const OWNER: u8 = 7;
+
+pub fn id(number: u8) -> TopicPartition {
+    TopicPartition { topic_id: TopicId([number; 16]), partition: PartitionId(i32::from(number)) }
+}
+
+pub fn small_options() -> LaneOptions {
+    LaneOptions {
+        journal_bytes: 256 << 10,
+        journal_files_count: 4,
+        group_bytes_max: 16 << 10,
+        tail_pool_bytes: 128 << 10,
+        files_open_max: 8,
+        reads_max: 2,
+        ..LaneOptions::new(PathBuf::from("/data"), LaneId(0), OWNER)
+    }
+}
+
+pub fn settings(segment_bytes_max: u64) -> PartitionSettings {
+    PartitionSettings { segment_bytes_max, segment_ms_max: u64::MAX }
+}
+
+/// A batch as it must be found again.
+#[derive(Clone)]
+pub struct Stored {
+    pub base_offset: i64,
+    pub end_offset: i64,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Clone)]
+pub struct ModelPartition {
+    pub id: TopicPartition,
+    pub log: LogId,
+    pub created: Sequence,
+    pub batches: Vec<Stored>,
+    pub acked_end: i64,
+    pub log_start_wanted: i64,
+    pub log_start_acked: i64,
+    pub log_start_sequence: Sequence,
+    pub dropped: Option<Sequence>,
+    pub next_sequence: i32,
+}
+
+impl ModelPartition {
+    pub fn end(&self) -> i64 {
+        self.batches.last().map_or(0, |batch| batch.end_offset)
+    }
+
+    pub fn producers(&self) -> ProducerTable {
+        let mut table = ProducerTable::default();
+        for batch in &self.batches {
+            table.note(BatchHeader::view(&batch.bytes).expect("a whole batch"));
+        }
+        table
+    }
+}
+
+pub struct Harness {
+    pub world: World,
+    pub ring: Ring,
+    pub lane: Lane,
+    pub options: LaneOptions,
+    pub partitions: Vec<ModelPartition>,
+    pub events: Vec<LaneEvent>,
+    pub epoch: i32,
+    /// The last durable sequence that was seen before the crash.
+    pub durable: Sequence,
+    reads_count: u64,
+}
+
+pub fn recover(world: &World, options: &LaneOptions) -> Result<(Ring, Lane, RecoveryReport), LaneError> {
+    let mut ring = Ring::simulated(world);
+    prepare_dir(&mut ring, &options.dir, OWNER)?;
+    let (lane, report) = Lane::recover(&mut ring, options.clone())?;
+    Ok((ring, lane, report))
+}
+
+impl Harness {
+    pub fn new(seed: u64, options: LaneOptions) -> Self {
+        let world = World::new(seed);
+        world.make_dirs(&PathBuf::from("/"));
+        let (ring, lane, _) = recover(&world, &options).expect("a new lane is made");
+        Self {
+            world,
+            ring,
+            lane,
+            options,
+            partitions: Vec::new(),
+            events: Vec::new(),
+            epoch: 0,
+            durable: Sequence(0),
+            reads_count: 0,
+        }
+    }
+
+    pub fn wall(&self) -> WallMs {
+        WallMs(1_700_000_000_000)
+    }
+
+    pub fn create(&mut self, id: TopicPartition, segment_bytes_max: u64) -> Result<usize, AppendError> {
+        let (log, created) = self.lane.create_partition(id, 1, settings(segment_bytes_max), self.wall())?;
+        self.partitions.push(ModelPartition {
+            id,
+            log,
+            created,
+            batches: Vec::new(),
+            acked_end: 0,
+            log_start_wanted: 0,
+            log_start_acked: 0,
+            log_start_sequence: Sequence(0),
+            dropped: None,
+            next_sequence: 0,
+        });
+        Ok(self.partitions.len() - 1)
+    }
+
+    pub fn append(
+        &mut self,
+        index: usize,
+        random: &mut Random,
+        bytes_max: u64,
+    ) -> Result<Sequence, AppendError> {
+        let partition = &mut self.partitions[index];
+        let count = 1 + random.below(4) as i32;
+        let base_offset = partition.end();
+        let mut batch = Batch::new(0, count)
+            .sized(random.below(bytes_max) as usize)
+            .at_time(1_000 + base_offset + random.below(50) as i64);
+        if random.chance(1, 2) {
+            batch = batch.produced_by(random.below(3) as i64, 0, partition.next_sequence);
+            partition.next_sequence += count;
+        }
+        let bytes = batch.to_bytes();
+        let (epoch, wall) = (LeaderEpoch(self.epoch), WallMs(1_700_000_000_000));
+        let sequence = self.lane.append(partition.log, &bytes, Offset(base_offset), epoch, wall)?;
+        let patched = Batch { base_offset, leader_epoch: self.epoch, ..batch }.to_bytes();
+        let end_offset = base_offset + i64::from(count);
+        partition.batches.push(Stored { base_offset, end_offset, bytes: patched });
+        Ok(sequence)
+    }
+
+    /// One turn of the shard: completions, then what follows from them.
+    pub fn turn(&mut self, sleep: Sleep) {
+        self.ring.turn(sleep);
+        while let Some(completion) = self.ring.next() {
+            self.lane.complete(&mut self.ring, completion, &mut self.events);
+        }
+        let now = self.ring.now();
+        if self.lane.fenced().is_none() {
+            self.durable = self.lane.durable();
+        }
+        self.lane.turn(&mut self.ring, now);
+        self.note_events();
+    }
+
+    pub fn turn_within_ms(&mut self) {
+        let end = MonotonicNs(self.ring.now().0 + 1_000_000);
+        self.turn(Sleep::Until(end));
+    }
+
+    pub fn housekeep(&mut self) -> bool {
+        let now = self.ring.now();
+        let wall = self.wall();
+        self.lane.housekeep(&mut self.ring, now, wall)
+    }
+
+    fn note_events(&mut self) {
+        for event in &self.events {
+            if let LaneEvent::Durable { log, durable_end } = event {
+                let found = self.partitions.iter_mut().find(|partition| partition.log == *log);
+                let partition = found.expect("events name known partitions");
+                assert!(durable_end.0 >= partition.acked_end, "durable ends only grow");
+                partition.acked_end = durable_end.0;
+            }
+        }
+        self.events.retain(|event| {
+            !matches!(event, LaneEvent::Durable { .. } | LaneEvent::Room | LaneEvent::Dropped { .. })
+        });
+    }
+
+    /// Turns until nothing is left to do, or the lane is fenced.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let more = self.housekeep();
+            self.turn_within_ms();
+            if self.lane.fenced().is_some() || (self.lane.is_idle() && !more) {
+                return;
+            }
+        }
+        panic!("the lane doesn't come to rest");
+    }
+
+    // ---- Reads -------------------------------------------------------------------------------
+
+    fn wait_event<T>(
+        &mut self,
+        mut wanted: impl FnMut(&LaneEvent) -> bool,
+        take: impl FnOnce(LaneEvent) -> T,
+    ) -> Option<T> {
+        for _ in 0..10_000 {
+            if let Some(index) = self.events.iter().position(&mut wanted) {
+                let event = self.events.remove(index);
+                return Some(take(event));
+            }
+            if self.lane.fenced().is_some() {
+                return None;
+            }
+            self.turn_within_ms();
+        }
+        panic!("a read doesn't end");
+    }
+
+    /// A ready plan. None: nothing there, or fenced meanwhile.
+    pub fn plan(&mut self, log: LogId, from: i64, upto: i64, bytes_max: u64) -> Option<Plan> {
+        self.reads_count += 1;
+        let read = self.reads_count;
+        match self.lane.plan(log, Offset(from), Offset(upto), bytes_max, true, read) {
+            PlanStart::Ready(plan) => Some(plan),
+            PlanStart::Pending => self.planned(read),
+            PlanStart::Empty => None,
+            other => panic!("plan {from}..{upto} of {log:?}: {other:?}"),
+        }
+    }
+
+    pub fn planned(&mut self, read: u64) -> Option<Plan> {
+        let planned = self.wait_event(
+            |event| matches!(event, LaneEvent::Planned { read: found, .. } if *found == read),
+            |event| match event {
+                LaneEvent::Planned { plan, .. } => plan,
+                _ => unreachable!("matched"),
+            },
+        )?;
+        Some(planned.expect("nothing is damaged"))
+    }
+
+    /// All bytes of a plan; None when fenced meanwhile.
+    pub fn read(&mut self, plan: &mut Plan, window_bytes: usize) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        loop {
+            self.reads_count += 1;
+            let read = self.reads_count;
+            match self.lane.resolve(plan, window_bytes, &mut out, read) {
+                Resolved::Finished => return Some(out),
+                Resolved::Copied(bytes) => assert!(bytes > 0),
+                Resolved::Pending => {
+                    let window = self.wait_event(
+                        |event| matches!(event, LaneEvent::Window { read: found, .. } if *found == read),
+                        |event| match event {
+                            LaneEvent::Window { window, .. } => window,
+                            _ => unreachable!("matched"),
+                        },
+                    )?;
+                    let (buffer, range) = window.expect("nothing is damaged");
+                    assert!(!range.is_empty());
+                    out.extend_from_slice(&buffer[range.clone()]);
+                    plan.advance(range.len() as u64);
+                    self.lane.give_back(buffer);
+                }
+            }
+        }
+    }
+
+    /// Reads a partition from `from` to its end in pieces, and compares.
+    pub fn check_bytes(&mut self, index: usize, from: i64, bytes_max: u64) {
+        let model = self.partitions[index].clone();
+        let mut from = from;
+        while from < model.end() {
+            let Some(mut plan) = self.plan(model.log, from, model.end(), bytes_max) else {
+                assert!(self.lane.fenced().is_some(), "{from} of {} is readable", model.end());
+                return;
+            };
+            let first = model.batches.partition_point(|batch| batch.end_offset <= from);
+            assert_eq!(
+                plan.base_offset.0, model.batches[first].base_offset,
+                "the batch that contains {from}"
+            );
+            let planned = plan.bytes();
+            let Some(bytes) = self.read(&mut plan, 8 << 10) else { return };
+            self.lane.release(plan);
+            assert_eq!(bytes.len() as u64, planned);
+            let mut rest = &bytes[..];
+            for batch in &model.batches[first..] {
+                let step = batch.bytes.len().min(rest.len());
+                assert_eq!(&rest[..step], &batch.bytes[..step], "batch at {}", batch.base_offset);
+                rest = &rest[step..];
+                if step < batch.bytes.len() {
+                    break;
+                }
+                from = batch.end_offset;
+            }
+            assert!(rest.is_empty(), "no bytes behind the log end");
+        }
+    }
+
+    // ---- After a crash -----------------------------------------------------------------------
+
+    /// Compares what was recovered with what was acknowledged, and takes over what else survived.
+    pub fn check_recovered(&mut self) {
+        let alive: Vec<_> = self.lane.partitions().collect();
+        for (log, found) in &alive {
+            let known = self.partitions.iter().any(|model| model.log == *log && model.id == *found);
+            assert!(known, "{found} with number {} was never created", log.0);
+        }
+        let durable_before = self.durable;
+        let lane = &self.lane;
+        for model in std::mem::take(&mut self.partitions) {
+            let mut model = model;
+            let is_there = alive.iter().any(|(log, _)| *log == model.log);
+            let dropped = model.dropped.is_some_and(|sequence| sequence <= durable_before);
+            assert!(!(is_there && dropped), "{}: dropped, and there again", model.id);
+            if !is_there {
+                let excused = model.dropped.is_some() || model.created > durable_before;
+                assert!(excused, "{}: created durably, and gone", model.id);
+                assert!(model.dropped.is_some() || model.acked_end == 0, "{}: acked and gone", model.id);
+                continue;
+            }
+            model.dropped = None;
+            let end = lane.log_end(model.log).0;
+            assert!(end >= model.acked_end, "{}: acked up to {}, found {end}", model.id, model.acked_end);
+            assert_eq!(lane.durable_end(model.log).0, end);
+            assert!(end <= model.end());
+            model.batches.retain(|batch| batch.base_offset < end);
+            assert_eq!(model.end(), end, "{}: ends between batches", model.id);
+            model.acked_end = end;
+            let start = lane.log_start(model.log).0;
+            if model.log_start_sequence <= durable_before {
+                model.log_start_acked = model.log_start_wanted.min(end);
+            }
+            assert!(start >= model.log_start_acked, "{}: the log start moved back", model.id);
+            assert!(start <= model.log_start_wanted.min(end));
+            model.log_start_wanted = start;
+            model.log_start_acked = start;
+            assert_eq!(lane.producers(model.log), &model.producers(), "{}: producers", model.id);
+            self.partitions.push(model);
+        }
+        // Sequence numbers begin anew.
+        for model in &mut self.partitions {
+            model.created = Sequence(0);
+            model.log_start_sequence = Sequence(0);
+        }
+        self.durable = self.lane.durable();
+        for index in 0..self.partitions.len() {
+            let start = self.partitions[index].log_start_wanted;
+            self.check_bytes(index, start, 64 << 10);
+        }
+    }
+}
