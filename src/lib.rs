@@ -4,13 +4,13 @@
 // modules below it (tests/tidy.rs).
 pub mod server;
 pub mod console;
-// pub mod shard;
-// pub mod net;
+pub mod shard;
+pub mod net;
 pub mod api;
 pub mod coordinator;
 pub mod control;
 pub mod catalog;
-// pub mod partition;
+pub mod partition;
 pub mod log;
 pub mod ring;
 pub mod protocol;

@@ -1,3 +1,119 @@
 //! The binary `corelane`.
 
-fn main() {}
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use corelane::server::config::Config;
+use corelane::server::config_file::{self, Given, Settings};
+use corelane::server::start::Broker;
+use nix::sys::signal::{SigSet, Signal};
+use tracing_subscriber::EnvFilter;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A log broker that speaks the Kafka protocol. Without a command it starts a broker.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts a broker; without options a complete one on 127.0.0.1:9092 in ./corelane-data.
+    Start(StartArguments),
+}
+
+#[derive(Args, Default)]
+struct StartArguments {
+    /// Configuration: TOML, or Kafka's server.properties.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Folder of all data; sets log.dirs.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Address to listen on, host:port; sets listeners.
+    #[arg(long)]
+    listen: Option<String>,
+    /// One setting, KEY=VALUE, over file and environment; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Arguments::parse().command {
+        None => start(StartArguments::default()),
+        Some(Command::Start(arguments)) => start(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("corelane: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(arguments: &StartArguments) -> Result<Settings, String> {
+    let mut settings = Settings::new();
+    if let Some(path) = &arguments.config {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{name} can't be read: {error}"))?;
+        settings.extend(config_file::parse(&name, &text)?);
+    }
+    settings.extend(config_file::from_environment(std::env::vars()));
+    let mut option = |name: &str, value: String, origin: &str| {
+        settings.insert(name.to_string(), Given { value, origin: origin.to_string() });
+    };
+    if let Some(data) = &arguments.data {
+        option("log.dirs", data.display().to_string(), "--data");
+    }
+    if let Some(listen) = &arguments.listen {
+        option("listeners", format!("PLAINTEXT://{listen}"), "--listen");
+    }
+    for pair in &arguments.set {
+        let (name, value) = pair.split_once('=').ok_or_else(|| format!("--set {pair}: not KEY=VALUE"))?;
+        option(name.trim(), value.trim().to_string(), "--set");
+    }
+    Ok(settings)
+}
+
+fn start(arguments: StartArguments) -> Result<(), String> {
+    // Blocked before any thread exists, so that this one is who gets them.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().map_err(|error| format!("signals can't be blocked: {error}"))?;
+    let config = Config::read(settings(&arguments)?)?;
+    let data = config.log_dir.clone();
+    let loopback_only = config.listeners.iter().all(|listener| listener.address.ip().is_loopback());
+    let broker = Broker::start(config)?;
+    let address = broker.addresses[0];
+    println!("Corelane serves the Kafka protocol on {address}, data in {}", data.display());
+    println!("  produce:  echo hello | kcat -b {address} -P -t demo");
+    println!("  consume:  kcat -b {address} -C -t demo -o beginning -e");
+    if let Some(admin) = broker.admin {
+        println!("  look:     curl http://{admin}/metrics        stop: Ctrl-C");
+    }
+    if !loopback_only {
+        tracing::warn!(
+            "listening beyond this machine without authentication: whoever reaches the port may read and write"
+        );
+    }
+    let signal = signals.wait().map_err(|error| format!("signals can't be awaited: {error}"))?;
+    tracing::info!(%signal, "stopping: answering what is in flight");
+    broker.stop()?;
+    tracing::info!("stopped clean");
+    Ok(())
+}

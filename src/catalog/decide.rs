@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::image::Catalog;
 use super::record::{MetadataRecord, Replica};
-use super::topic_config::{SettingError, TopicConfig};
+use crate::partition::topic_config::{SettingError, TopicConfig};
 use super::topic_name::{self, NameError};
 use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId};
 

@@ -5,7 +5,7 @@ use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
 use super::record::{MetadataRecord, Replica};
-use super::topic_config::TopicConfig;
+use crate::partition::topic_config::TopicConfig;
 use crate::base::ids::{LeaderEpoch, NodeId, PartitionId, TopicId};
 
 #[derive(Clone, Debug)]

@@ -8,7 +8,6 @@
 pub mod decide;
 pub mod image;
 pub mod record;
-pub mod topic_config;
 pub mod topic_name;
 
 pub use image::{Catalog, Partition, Topic};

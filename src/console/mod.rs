@@ -1,1 +1,77 @@
-//! console: see ARCHITECTURE.md; written next.
+//! Console: the admin port. Health and the metrics page over HTTP, on the control thread.
+//!
+//! Owns:     the page's text.
+//! Promises: read-only; nothing here waits for a shard.
+//! Never:    runs on a shard's thread.
+//! Called by `server`.
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::metrics::Cells;
+use crate::metrics::inventory::{Kind, METRICS};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Reads every shard's cells when the page is asked for.
+struct Shards(Vec<&'static Cells>);
+
+impl std::fmt::Debug for Shards {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} shards", self.0.len())
+    }
+}
+
+impl Collector for Shards {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for described in METRICS {
+            let help = described.help.trim_end_matches('.');
+            for (shard, cells) in self.0.iter().enumerate() {
+                let value = cells.get(described.metric);
+                let label = [("shard", shard.to_string())];
+                match described.kind {
+                    Kind::Counter => {
+                        let counter = ConstCounter::new(value);
+                        let mut family =
+                            encoder.encode_descriptor(described.name, help, None, counter.metric_type())?;
+                        counter.encode(family.encode_family(&label)?)?;
+                    }
+                    Kind::Gauge => {
+                        let gauge = ConstGauge::new(value as i64);
+                        let mut family =
+                            encoder.encode_descriptor(described.name, help, None, gauge.metric_type())?;
+                        gauge.encode(family.encode_family(&label)?)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Serves until the process ends. The listener was bound by the server.
+pub async fn serve(listener: std::net::TcpListener, cells: Vec<&'static Cells>) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let page = move || {
+        let cells = cells.clone();
+        async move {
+            let mut registry = Registry::default();
+            registry.register_collector(Box::new(Shards(cells)));
+            let mut text = String::new();
+            match prometheus_client::encoding::text::encode(&mut text, &registry) {
+                Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+                Err(_) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            }
+        }
+    };
+    let router = Router::new().route("/health", get(|| async { "ok\n" })).route("/metrics", get(page));
+    axum::serve(listener, router).await
+}

@@ -8,6 +8,7 @@
 
 pub mod command;
 pub mod quorum;
+mod store;
 
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::base::ids::{NodeId, TopicId};
 use crate::catalog::decide::{CreationDefaults, Refusal};
-use crate::catalog::topic_config::TopicConfig;
+use crate::partition::topic_config::TopicConfig;
 use crate::catalog::{Catalog, MetadataRecord};
 use command::{ControlCommand, ControlEvent, ControlOutcome, TopicOutcome, TopicRef};
 use quorum::{Quorum, QuorumError};

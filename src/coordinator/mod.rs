@@ -28,6 +28,7 @@ mod join;
 mod member;
 mod offsets;
 pub mod records;
+mod refuse;
 mod request;
 mod sync;
 mod work;

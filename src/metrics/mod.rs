@@ -1,1 +1,32 @@
-//! metrics: see ARCHITECTURE.md; written next.
+//! Metrics: numbers that a shard writes and the control thread reads.
+//!
+//! Owns:     the cells and the inventory of their names.
+//! Promises: a cell has one writer, which stores without a locked instruction; readers see some
+//!           recent value.
+//! Never:    formats on a shard.
+
+pub mod inventory;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use inventory::{METRICS, Metric};
+
+/// One shard's cells, on cache lines of their own.
+#[repr(align(128))]
+pub struct Cells([AtomicU64; METRICS.len()]);
+
+impl Cells {
+    /// Cells that live as long as the process: they are made once per shard.
+    pub fn leaked() -> &'static Self {
+        Box::leak(Box::new(Self(std::array::from_fn(|_| AtomicU64::new(0)))))
+    }
+
+    /// Called by the owning shard only.
+    pub fn set(&self, metric: Metric, value: u64) {
+        self.0[metric as usize].store(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self, metric: Metric) -> u64 {
+        self.0[metric as usize].load(Ordering::Relaxed)
+    }
+}

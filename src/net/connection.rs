@@ -30,12 +30,12 @@ pub struct Connection<S> {
     pub receiver: Receiver,
     /// A send is in flight.
     pub sending: bool,
+    /// It is in its shard's list of connections to look after this turn.
+    pub dirty: bool,
     /// Too much was in flight; frames wait in `inbound`.
     pub paused: bool,
     /// Nothing more is read; it closes once what is ready was sent.
     pub closing: bool,
-    /// `disconnect` was called; only its last completions are awaited.
-    pub disconnected: bool,
     /// Last time a byte came or a send completed.
     pub active_at: MonotonicNs,
 }
@@ -50,9 +50,9 @@ impl<S> Connection<S> {
             outbound: Outbound::default(),
             receiver: Receiver::Stopped,
             sending: false,
+            dirty: false,
             paused: false,
             closing: false,
-            disconnected: false,
             active_at: now,
         }
     }

@@ -79,6 +79,11 @@ impl Inbound {
         Ok(Some(bytes))
     }
 
+    /// Keeps bytes that came while the connection was paused.
+    pub fn keep(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()
     }

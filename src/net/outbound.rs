@@ -6,6 +6,11 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn(u64);
 
+impl Turn {
+    /// Of a request without a response.
+    pub const NONE: Self = Self(u64::MAX);
+}
+
 #[derive(Debug)]
 enum Slot<S> {
     Waiting,
@@ -43,6 +48,12 @@ impl<S> Outbound<S> {
     pub fn open(&mut self) -> Turn {
         self.slots.push_back(Slot::Waiting);
         Turn(self.first + self.slots.len() as u64 - 1)
+    }
+
+    /// Gives up the place opened last: its request turned out not to be one.
+    pub fn withdraw(&mut self, turn: Turn) {
+        assert_eq!(turn.0, self.first + self.slots.len() as u64 - 1, "only the newest place is given up");
+        self.slots.pop_back();
     }
 
     fn slot(&mut self, turn: Turn) -> &mut Slot<S> {

@@ -1,30 +1,15 @@
 //! Idempotence: is this batch new, a duplicate, or out of its producer's order (KIP-98, KIP-360)?
 
-use crate::base::ids::{Offset, ProducerEpoch};
+use crate::base::ids::ProducerEpoch;
+use crate::log::{Producer, ProducerBatch};
 use crate::protocol::record_batch::increment_sequence;
-
-/// A batch that a producer appended: what its duplicate is recognised and answered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PastBatch {
-    pub base_sequence: i32,
-    pub last_sequence: i32,
-    pub base_offset: Offset,
-    pub last_offset: Offset,
-}
-
-/// What is known of a producer before the batch: its epoch and its newest batches, oldest first.
-#[derive(Clone, Copy, Debug)]
-pub struct PastProducer<'a> {
-    pub epoch: ProducerEpoch,
-    pub batches: &'a [PastBatch],
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sequenced {
     /// The next batch of its producer.
     New,
     /// Appended before: answered like the original, once the original is durable.
-    Duplicate(PastBatch),
+    Duplicate(ProducerBatch),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +24,7 @@ pub enum SequenceError {
 /// `None` for a producer unknown to the partition: its first batch is accepted with any sequence,
 /// as Kafka 4.3 does, since retention may have taken the earlier ones.
 pub fn check_sequence(
-    past: Option<PastProducer<'_>>,
+    past: Option<&Producer>,
     epoch: ProducerEpoch,
     base_sequence: i32,
     last_sequence: i32,
@@ -53,7 +38,7 @@ pub fn check_sequence(
         return if base_sequence == 0 { Ok(Sequenced::New) } else { Err(SequenceError::OutOfOrder) };
     }
     let same =
-        |batch: &&PastBatch| batch.base_sequence == base_sequence && batch.last_sequence == last_sequence;
+        |batch: &&ProducerBatch| batch.base_sequence == base_sequence && batch.last_sequence == last_sequence;
     if let Some(original) = past.batches.iter().find(same) {
         return Ok(Sequenced::Duplicate(*original));
     }
@@ -68,17 +53,21 @@ pub fn check_sequence(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::Offset;
 
-    fn batch(base_sequence: i32, last_sequence: i32) -> PastBatch {
+    fn batch(base_sequence: i32, last_sequence: i32) -> ProducerBatch {
         let offset = Offset(i64::from(base_sequence));
-        PastBatch { base_sequence, last_sequence, base_offset: offset, last_offset: offset }
+        ProducerBatch { base_sequence, last_sequence, base_offset: offset, last_offset: offset, timestamp: 0 }
+    }
+
+    fn producer(epoch: i16, batches: Vec<ProducerBatch>) -> Producer {
+        Producer { epoch: ProducerEpoch(epoch), batches, last_timestamp: 0, transaction_start: None }
     }
 
     fn check(epoch: i16, base: i32, last: i32, expected: Result<Sequenced, SequenceError>) {
-        let batches = [batch(0, 4), batch(5, 5), batch(6, 9)];
-        let past = PastProducer { epoch: ProducerEpoch(3), batches: &batches };
+        let past = producer(3, vec![batch(0, 4), batch(5, 5), batch(6, 9)]);
         assert_eq!(
-            check_sequence(Some(past), ProducerEpoch(epoch), base, last),
+            check_sequence(Some(&past), ProducerEpoch(epoch), base, last),
             expected,
             "{epoch} {base} {last}"
         );
@@ -103,9 +92,8 @@ mod tests {
 
     #[test]
     fn sequences_wrap_to_zero() {
-        let batches = [batch(i32::MAX - 1, i32::MAX)];
-        let past = PastProducer { epoch: ProducerEpoch(0), batches: &batches };
-        assert_eq!(check_sequence(Some(past), ProducerEpoch(0), 0, 1), Ok(Sequenced::New));
-        assert_eq!(check_sequence(Some(past), ProducerEpoch(0), 1, 1), Err(SequenceError::OutOfOrder));
+        let past = producer(0, vec![batch(i32::MAX - 1, i32::MAX)]);
+        assert_eq!(check_sequence(Some(&past), ProducerEpoch(0), 0, 1), Ok(Sequenced::New));
+        assert_eq!(check_sequence(Some(&past), ProducerEpoch(0), 1, 1), Err(SequenceError::OutOfOrder));
     }
 }

@@ -9,13 +9,15 @@
 
 pub mod append;
 pub mod idempotence;
+pub mod read;
 pub mod timestamps;
+pub mod topic_config;
 pub mod waiters;
 
 use std::rc::Rc;
 
 use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
-use crate::catalog::topic_config::{AckDurability, TopicConfig};
+use crate::partition::topic_config::{AckDurability, TopicConfig};
 use crate::log::LogId;
 use waiters::Waiters;
 

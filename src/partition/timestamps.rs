@@ -1,7 +1,7 @@
 //! Timestamps: may a batch with these timestamps be appended (KIP-32, KIP-937)?
 
 use crate::base::ids::WallMs;
-use crate::catalog::topic_config::{TimestampType, TopicConfig};
+use crate::partition::topic_config::{TimestampType, TopicConfig};
 
 /// Kafka's "no timestamp".
 pub const NO_TIMESTAMP: i64 = -1;

@@ -3,18 +3,19 @@
 //! Kafka's property names are the keys. A key that Kafka knows and we don't use is accepted with
 //! one warning; a key neither knows is refused with the nearest name.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use super::config_file::{Given, Settings};
 use crate::base::ids::NodeId;
 use crate::catalog::decide::CreationDefaults;
-use crate::catalog::topic_config::{SETTINGS, TopicConfig};
+use crate::partition::topic_config::{SETTINGS, TopicConfig};
 
 /// Every broker setting that Apache Kafka 4.3 knows, one per line.
 const KAFKA_SETTINGS: &str = include_str!("kafka_broker_settings.txt");
 
-/// One broker setting of our own reading; topic defaults are in `catalog::topic_config`.
+/// One broker setting of our own reading; topic defaults are in `partition::topic_config`.
 pub struct Field {
     pub name: &'static str,
     pub default: &'static str,
@@ -143,6 +144,8 @@ pub struct Config {
     pub group_session_timeout_min_ms: u64,
     pub group_session_timeout_max_ms: u64,
     pub group_size_max: usize,
+    /// The settings of [`FIELDS`] that were given, for DescribeConfigs.
+    pub settings: BTreeMap<String, String>,
     /// Said once at start.
     pub warnings: Vec<String>,
 }
@@ -269,6 +272,11 @@ impl Config {
                 i64::from(i32::MAX),
             )? as u64,
             group_size_max: reader.number("group.max.size", 1, i64::from(i32::MAX))? as usize,
+            settings: reader
+                .settings
+                .iter()
+                .map(|(name, given)| (name.clone(), given.value.clone()))
+                .collect(),
             warnings,
         })
     }

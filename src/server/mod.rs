@@ -8,3 +8,6 @@
 
 pub mod config;
 pub mod config_file;
+pub mod data_dir;
+pub mod shard_thread;
+pub mod start;

@@ -2,6 +2,7 @@
 
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::partition::append::AppendRefusal;
+use crate::partition::read::{ListedOffset, OffsetQuery, ReadRefusal};
 use crate::partition::waiters::AppendOutcome;
 
 #[derive(Debug)]
@@ -12,20 +13,11 @@ pub enum PartitionCommand {
         append: AppendOptions,
     },
     Plan(PlanCommand),
-    /// The next window of a plan given out before.
-    Window {
-        plan: PlanId,
-        bytes_max: usize,
-    },
-    /// The plan is sent or given up; its lease ends.
-    Release {
-        plan: PlanId,
-    },
     /// The fetch is answered; forget its waiter.
     Unwatch,
     ListOffset {
         leader_epoch: Option<LeaderEpoch>,
-        timestamp: i64,
+        query: OffsetQuery,
     },
     EpochEnd {
         current: Option<LeaderEpoch>,
@@ -58,10 +50,8 @@ pub struct PlanCommand {
 pub enum PartitionOutcome {
     Appended(Result<AppendOutcome, AppendRefusal>),
     Planned(Result<Planned, ReadRefusal>),
-    /// Bytes of a window, or nothing when they can't be read any more.
-    Window(Option<Vec<u8>>),
-    ListedOffset(Result<ListedOffset, ReadRefusal>),
-    EpochEnd(Result<(LeaderEpoch, Offset), ReadRefusal>),
+    ListedOffset(Result<Option<ListedOffset>, ReadRefusal>),
+    EpochEnd(Result<Option<(LeaderEpoch, Offset)>, ReadRefusal>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,31 +59,8 @@ pub struct Planned {
     /// `None` when nothing is readable.
     pub plan: Option<PlanId>,
     pub bytes: usize,
-    /// Size of the first batch: what progress costs at least.
-    pub first_batch_bytes: usize,
     pub high_watermark: Offset,
     pub log_start: Offset,
     /// A waiter was registered.
     pub watched: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListedOffset {
-    pub timestamp: i64,
-    pub offset: Offset,
-    pub leader_epoch: LeaderEpoch,
-}
-
-/// Why a partition can't be read as asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadRefusal {
-    UnknownPartition,
-    OutOfRange {
-        high_watermark: Offset,
-        log_start: Offset,
-    },
-    FencedLeaderEpoch,
-    UnknownLeaderEpoch,
-    /// The log directory is fenced or the partition damaged.
-    Offline,
 }

@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 
-use super::command::{PartitionCommand, PartitionOutcome};
+use super::command::{PartitionCommand, PartitionOutcome, PlanId};
+use super::groups::GroupMail;
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::queue::{Receiver, Sender};
 use crate::base::slab::Key;
 use crate::control::command::ControlEvent;
-use crate::coordinator::{GroupReply, GroupRequest};
+use crate::coordinator::GroupResponse;
 use crate::partition::waiters::ReplyTo;
 use crate::ring::Waker;
 
@@ -36,21 +37,30 @@ pub enum Mail {
     Progress {
         request: Key,
     },
-    /// A request for a group whose coordinator is on the receiving shard.
+    /// The next window of a plan that the receiving shard holds, and its answer.
+    Window {
+        plan: PlanId,
+        bytes_max: usize,
+        reply_to: ReplyTo,
+    },
+    WindowDone {
+        request: Key,
+        window: Option<Vec<u8>>,
+    },
+    /// A plan that the receiving shard holds is done with.
+    Release {
+        plan: PlanId,
+    },
+    /// A request about groups whose coordinators are on the receiving shard.
     Group {
         reply_to: ReplyTo,
         epoch: u64,
-        request: GroupRequest,
+        mail: Box<GroupMail>,
     },
     GroupReply {
         request: Key,
         part: u32,
-        reply: GroupReply,
-    },
-    /// A worker has recompressed a batch of the receiving shard's partition.
-    Recompressed {
-        target: TopicPartition,
-        batch: Result<Vec<u8>, Vec<u8>>,
+        response: Box<GroupResponse>,
     },
     /// Stop: answer what is in flight, make everything durable, end.
     Stop,

@@ -1,0 +1,58 @@
+//! Inventory: every metric with its kind and meaning, in the order of its cell.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+#[derive(Debug)]
+pub struct Described {
+    pub metric: Metric,
+    /// With its unit last; counters get `_total` from the exposition format.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($variant:ident, $name:literal, $kind:ident, $help:literal;)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Metric { $($variant),* }
+
+        pub const METRICS: &[Described] = &[
+            $(Described { metric: Metric::$variant, name: $name, kind: Kind::$kind, help: $help }),*
+        ];
+    };
+}
+
+metrics! {
+    Turns, "corelane_shard_turns", Counter, "Turns of the shard's loop.";
+    ConnectionsOpen, "corelane_connections_open_count", Gauge, "Connections open now. Kafka: connection-count.";
+    ConnectionsAccepted, "corelane_connections_accepted", Counter, "Connections accepted. Kafka: connection-creation-total.";
+    ConnectionsRefused, "corelane_connections_refused", Counter, "Connections closed at once, over max.connections or while stopping.";
+    FramesMalformed, "corelane_frames_malformed", Counter, "Connections closed because of what the client sent.";
+    ReceivedBytes, "corelane_received_bytes", Counter, "Bytes received from clients. Kafka: incoming-byte-total.";
+    SentBytes, "corelane_sent_bytes", Counter, "Bytes sent to clients. Kafka: outgoing-byte-total.";
+    RequestsInFlight, "corelane_requests_in_flight_count", Gauge, "Requests that wait for something now.";
+    Partitions, "corelane_partitions_count", Gauge, "Partitions of this shard. Kafka: PartitionCount.";
+    FetchSessions, "corelane_fetch_sessions_count", Gauge, "Fetch sessions kept. Kafka: NumIncrementalFetchSessions.";
+    CommitGroups, "corelane_commit_groups", Counter, "Durable journal writes.";
+    JournalBytes, "corelane_journal_written_bytes", Counter, "Bytes written to the journal.";
+    TailBytes, "corelane_tail_pool_bytes", Gauge, "Memory of tail blocks.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_metric_stands_at_its_cell_and_says_what_it_is() {
+        for (index, described) in METRICS.iter().enumerate() {
+            assert_eq!(described.metric as usize, index);
+            assert!(described.help.ends_with('.'), "{}", described.name);
+            let has_unit = ["_bytes", "_count"].iter().any(|unit| described.name.ends_with(unit));
+            assert!(has_unit || described.kind == Kind::Counter, "{}", described.name);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Shard thread: makes a shard on its own core, step by step with the server, and runs it.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::config::Config;
+use crate::api::Endpoint;
+use crate::api::describe_configs::BrokerSetting;
+use crate::base::ids::{LaneId, ShardId};
+use crate::base::queue::Receiver;
+use crate::catalog::{Catalog, MetadataRecord};
+use crate::control::ControlHandle;
+use crate::coordinator;
+use crate::log::{Lane, LaneOptions};
+use crate::metrics::Cells;
+use crate::ring::{ListenerId, Ring, RingOptions, Waker};
+use crate::shard::clients::{ClientLimits, Clients};
+use crate::shard::mail::{Mail, Mailbox, Peer};
+use crate::shard::metadata::Metadata;
+use crate::shard::storage::Storage;
+use crate::shard::{Shard, ShardParts, host};
+
+/// Requests that are decoded into memory of their own are at most this large.
+const COLD_REQUEST_BYTES_MAX: usize = 8 << 20;
+
+/// Files of a lane's journal.
+const JOURNAL_FILES_COUNT: u32 = 4;
+
+pub struct ShardSetup {
+    pub id: ShardId,
+    pub core: Option<usize>,
+    pub lanes: Vec<LaneId>,
+    pub config: Config,
+    pub broker_settings: Vec<BrokerSetting>,
+    pub records: Vec<MetadataRecord>,
+    pub control: ControlHandle,
+    pub cells: &'static Cells,
+}
+
+/// A shard whose lanes have recovered.
+pub struct Built {
+    pub waker: Waker,
+    pub partitions_count: usize,
+    pub journal_bytes: u64,
+    pub recovery_ms: u64,
+}
+
+/// The last thing a shard needs before it serves.
+pub struct Peers {
+    pub mailbox: (Vec<Option<Peer>>, Vec<Receiver<Mail>>),
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// The server's side of the steps.
+pub struct Steps {
+    built: mpsc::Receiver<Result<Built, String>>,
+    listen: mpsc::Sender<Vec<SocketAddr>>,
+    listening: mpsc::Receiver<Result<Vec<SocketAddr>, String>>,
+    serve: mpsc::Sender<Peers>,
+}
+
+const ENDED: &str = "a shard's thread ended while starting";
+
+impl Steps {
+    pub fn built(&self) -> Result<Built, String> {
+        self.built.recv().map_err(|_| ENDED.to_string())?
+    }
+
+    /// Listens on `addresses` and returns them with the ports they got.
+    pub fn listen(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+        self.listen.send(addresses).map_err(|_| ENDED.to_string())?;
+        self.listening.recv().map_err(|_| ENDED.to_string())?
+    }
+
+    pub fn serve(&self, peers: Peers) -> Result<(), String> {
+        self.serve.send(peers).map_err(|_| ENDED.to_string())
+    }
+}
+
+type Spawned = (JoinHandle<Result<(), String>>, Steps);
+
+pub fn spawn(setup: ShardSetup) -> Result<Spawned, String> {
+    let (built_sender, built) = mpsc::channel();
+    let (listen, listen_receiver) = mpsc::channel::<Vec<SocketAddr>>();
+    let (listening_sender, listening) = mpsc::channel();
+    let (serve, serve_receiver) = mpsc::channel();
+    let name = format!("shard-{}", setup.id.0);
+    let thread = std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            if let Some(core) = setup.core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+            {
+                tracing::warn!(core, "the shard couldn't be pinned; it runs where the kernel puts it");
+            }
+            let (mut ring, storage) = match recover(&setup) {
+                Ok((mut ring, storage, mut built)) => {
+                    built.waker = ring.waker();
+                    built_sender.send(Ok(built)).ok();
+                    (ring, storage)
+                }
+                Err(error) => {
+                    built_sender.send(Err(error)).ok();
+                    return Ok(());
+                }
+            };
+            let Ok(addresses) = listen_receiver.recv() else { return Ok(()) };
+            let listeners = match listen_all(&mut ring, &addresses) {
+                Ok((listeners, bound)) => {
+                    listening_sender.send(Ok(bound)).ok();
+                    listeners
+                }
+                Err(error) => {
+                    listening_sender.send(Err(error)).ok();
+                    return Ok(());
+                }
+            };
+            let Ok(peers) = serve_receiver.recv() else { return Ok(()) };
+            serve_until_stopped(setup, ring, storage, listeners, peers)
+        })
+        .map_err(|error| format!("the thread {name} can't be started: {error}"))?;
+    Ok((thread, Steps { built, listen, listening, serve }))
+}
+
+fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
+    let mut ring = Ring::kernel(&RingOptions::default()).map_err(|error| error.to_string())?;
+    let began = Instant::now();
+    let mut lanes = Vec::new();
+    let mut built = Built { waker: ring.waker(), partitions_count: 0, journal_bytes: 0, recovery_ms: 0 };
+    for (index, lane) in setup.lanes.iter().enumerate() {
+        let mut options = LaneOptions::new(setup.config.log_dir.clone(), *lane, Storage::token_owner(index));
+        options.journal_bytes = setup.config.journal_bytes;
+        options.journal_files_count = JOURNAL_FILES_COUNT;
+        options.tail_pool_bytes = setup.config.tail_pool_bytes.min(setup.config.journal_bytes / 2);
+        options.group_bytes_max =
+            (1 << 20).min(setup.config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32;
+        let (recovered, report) = Lane::recover(&mut ring, options)
+            .map_err(|error| format!("lane {} can't be recovered: {error}", lane.0))?;
+        if let Some(torn) = &report.torn_group {
+            tracing::info!(lane = lane.0, torn, "a torn last group was cut; it was never acknowledged");
+        }
+        built.partitions_count += report.partitions_count;
+        built.journal_bytes += report.journal_bytes;
+        lanes.push(recovered);
+    }
+    built.recovery_ms = began.elapsed().as_millis() as u64;
+    Ok((ring, Storage::new(lanes, setup.lanes.clone()), built))
+}
+
+fn listen_all(
+    ring: &mut Ring,
+    addresses: &[SocketAddr],
+) -> Result<(Vec<ListenerId>, Vec<SocketAddr>), String> {
+    let mut listeners = Vec::new();
+    let mut bound = Vec::new();
+    for address in addresses {
+        let (listener, address) = ring.listen(*address).map_err(|error| {
+            format!("{address} can't be listened on: {error}; stop what uses the port or set listeners")
+        })?;
+        listeners.push(listener);
+        bound.push(address);
+    }
+    Ok((listeners, bound))
+}
+
+fn serve_until_stopped(
+    setup: ShardSetup,
+    ring: Ring,
+    storage: Storage,
+    listeners: Vec<ListenerId>,
+    peers: Peers,
+) -> Result<(), String> {
+    let config = setup.config;
+    let mut catalog = Catalog::new(config.node, config.topic_defaults.clone());
+    setup.records.iter().for_each(|record| catalog.apply(record));
+    let limits = ClientLimits {
+        request_bytes_max: config.request_bytes_max,
+        cold_request_bytes_max: COLD_REQUEST_BYTES_MAX,
+        idle_ms_max: config.idle_ms_max,
+        connections_max: config.connections_max.div_ceil(peers.mailbox.0.len()),
+    };
+    let metadata = Metadata::new(
+        catalog,
+        setup.control,
+        peers.endpoints,
+        setup.broker_settings,
+        config.auto_create_topics,
+        config.offsets_partitions_count,
+    );
+    let (others, receivers) = peers.mailbox;
+    let mut shard = Shard::new(ShardParts {
+        id: setup.id,
+        ring,
+        clients: Clients::new(listeners, limits),
+        storage,
+        metadata,
+        mailbox: Mailbox::new(setup.id, others, receivers),
+        group_options: coordinator::Options {
+            initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            session_timeout_ms_min: i32::try_from(config.group_session_timeout_min_ms).unwrap_or(i32::MAX),
+            session_timeout_ms_max: i32::try_from(config.group_session_timeout_max_ms).unwrap_or(i32::MAX),
+            members_count_max: config.group_size_max,
+            ..coordinator::Options::default()
+        },
+    });
+    host::run(&mut shard, setup.cells);
+    shard.stop().map_err(|error| error.to_string())
+}

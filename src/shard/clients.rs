@@ -1,0 +1,353 @@
+//! Clients: the connections of one shard, from accept to close.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::net::SocketAddr;
+
+use super::Core;
+use super::stream::Filled;
+use crate::base::ids::MonotonicNs;
+use crate::base::slab::{Key, Slab};
+use crate::catalog::image::Fnv;
+use crate::net::Connection;
+use crate::net::connection::Receiver;
+use crate::net::inbound::{Flow, Inbound};
+use crate::net::outbound::Next;
+use crate::protocol::frame::FrameError;
+use crate::ring::{IoError, ListenerId, ReceivedBytes, Ring, SocketId, Token};
+
+/// Owner byte of the ring tokens of sends.
+pub const TOKEN_OWNER: u8 = 0;
+
+/// Requests of one connection that may be in flight before its reading pauses, and the number
+/// below which it goes on.
+const IN_FLIGHT_MAX: usize = 512;
+const IN_FLIGHT_RESUME: usize = 256;
+
+/// A send takes about this much at most, so that a slow reader pins no more.
+pub const SEND_BYTES_MAX: usize = 256 * 1024;
+
+/// A connection that takes no byte of a response for this long is closed.
+const STALLED_MS_MAX: u64 = 30_000;
+
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    pub request_bytes_max: usize,
+    /// Requests that are decoded into memory of their own, since decoding amplifies.
+    pub cold_request_bytes_max: usize,
+    pub idle_ms_max: u64,
+    pub connections_max: usize,
+}
+
+impl ClientLimits {
+    /// Bytes that a frame which begins so may have.
+    fn frame_bytes_max(&self, prefix: &[u8]) -> usize {
+        const PRODUCE: [u8; 2] = [0, 0];
+        match prefix.get(4..6) {
+            Some(key) if key != PRODUCE => self.cold_request_bytes_max.min(self.request_bytes_max),
+            _ => self.request_bytes_max,
+        }
+    }
+}
+
+/// Counted for the metrics page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientCounts {
+    pub accepted: u64,
+    pub refused: u64,
+    pub malformed: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+}
+
+pub struct Clients {
+    pub connections: Slab<Connection<Key>>,
+    sockets: HashMap<SocketId, Key, BuildHasherDefault<Fnv>>,
+    listeners: Vec<ListenerId>,
+    /// Connections with something to send or to go on reading, once each.
+    dirty: Vec<Key>,
+    limits: ClientLimits,
+    pub counts: ClientCounts,
+    /// Draining: new connections are closed, requests in flight answered.
+    pub draining: bool,
+}
+
+impl Clients {
+    pub fn new(listeners: Vec<ListenerId>, limits: ClientLimits) -> Self {
+        Self {
+            connections: Slab::default(),
+            sockets: HashMap::default(),
+            listeners,
+            dirty: Vec::new(),
+            limits,
+            counts: ClientCounts::default(),
+            draining: false,
+        }
+    }
+
+    pub fn accept(
+        &mut self,
+        ring: &mut Ring,
+        listener: ListenerId,
+        socket: SocketId,
+        peer: SocketAddr,
+        now: MonotonicNs,
+    ) {
+        let full = self.connections.len() >= self.limits.connections_max;
+        if full || self.draining {
+            self.counts.refused += 1;
+            ring.disconnect(socket);
+            return;
+        }
+        self.counts.accepted += 1;
+        let listener =
+            self.listeners.iter().position(|known| *known == listener).expect("a listener of ours");
+        let mut connection = Connection::new(socket, peer, listener, now);
+        ring.receive_start(socket);
+        connection.receiver = Receiver::Armed;
+        let key = self.connections.insert(connection);
+        self.sockets.insert(socket, key);
+    }
+
+    pub fn of_socket(&self, socket: SocketId) -> Option<Key> {
+        self.sockets.get(&socket).copied()
+    }
+
+    pub fn mark_dirty(&mut self, connection: Key) {
+        if let Some(state) = self.connections.get_mut(connection)
+            && !std::mem::replace(&mut state.dirty, true)
+        {
+            self.dirty.push(connection);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Stops accepting; every connection closes once what it has in flight is answered.
+    pub fn drain(&mut self, ring: &mut Ring) {
+        self.draining = true;
+        for listener in self.listeners.drain(..) {
+            ring.listen_stop(listener);
+        }
+        let open: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in open {
+            self.connections.get_mut(key).expect("listed above").closing = true;
+            self.mark_dirty(key);
+        }
+    }
+}
+
+impl Core {
+    pub fn on_received(&mut self, ring: &Ring, socket: SocketId, bytes: &ReceivedBytes) {
+        let Some(key) = self.clients.of_socket(socket) else { return };
+        let received = ring.received(bytes);
+        self.clients.counts.received_bytes += received.len() as u64;
+        self.feed(key, received);
+    }
+
+    /// Handles the frames that are whole in what `connection` has pending and `bytes`.
+    fn feed(&mut self, key: Key, bytes: &[u8]) {
+        let now = self.now;
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        connection.active_at = now;
+        if connection.closing {
+            return;
+        }
+        if connection.paused {
+            // Reading was stopped, but bytes were on their way: they wait with the others.
+            connection.inbound.keep(bytes);
+            return;
+        }
+        let mut inbound = std::mem::take(&mut connection.inbound);
+        let limits = self.clients.limits;
+        let limit = |prefix: &[u8]| limits.frame_bytes_max(prefix);
+        let result = inbound.push(bytes, limit, |frame| self.on_frame(key, frame));
+        self.after_feed(key, inbound, result);
+    }
+
+    fn after_feed(&mut self, key: Key, inbound: Inbound, result: Result<Flow, FrameError>) {
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        connection.inbound = inbound;
+        match result {
+            Ok(Flow::Continue) => {}
+            Ok(Flow::Pause) => {
+                connection.paused = true;
+                self.clients.mark_dirty(key);
+            }
+            Err(error) => self.close_malformed(key, &error.to_string()),
+        }
+    }
+
+    /// A client broke the protocol: its earlier requests are answered, then it is closed.
+    pub fn close_malformed(&mut self, key: Key, why: &str) {
+        self.clients.counts.malformed += 1;
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        if self.log_limit.allows(self.now) {
+            tracing::warn!(peer = %connection.peer, why, "connection closed");
+        }
+        connection.closing = true;
+        self.clients.mark_dirty(key);
+    }
+
+    /// Whether `connection` may hand over its next frame now.
+    pub fn flow_of(&self, key: Key) -> Flow {
+        match self.clients.connections.get(key) {
+            Some(connection)
+                if !connection.closing
+                    && connection.outbound.len() < IN_FLIGHT_MAX
+                    && !self.storage.has_stalled() =>
+            {
+                Flow::Continue
+            }
+            _ => Flow::Pause,
+        }
+    }
+
+    pub fn on_receive_ended(&mut self, ring: &mut Ring, socket: SocketId, result: Result<(), IoError>) {
+        let Some(key) = self.clients.of_socket(socket) else { return };
+        let connection = self.clients.connections.get_mut(key).expect("sockets and connections agree");
+        connection.receiver = Receiver::Ended;
+        if let Err(error) = result
+            && error != IoError::Disconnected
+        {
+            tracing::debug!(peer = %connection.peer, %error, "receive failed");
+        }
+        self.drop_connection(ring, key);
+    }
+
+    pub fn on_receive_stopped(&mut self, socket: SocketId) {
+        let Some(key) = self.clients.of_socket(socket) else { return };
+        let connection = self.clients.connections.get_mut(key).expect("sockets and connections agree");
+        connection.receiver = Receiver::Stopped;
+        self.clients.mark_dirty(key);
+    }
+
+    pub fn on_sent(&mut self, ring: &mut Ring, token: Token, result: Result<(), IoError>, buffer: Vec<u8>) {
+        let key = Key::from_u56(token.value());
+        let now = self.now;
+        self.clients.counts.sent_bytes += buffer.len() as u64;
+        self.spare.give(buffer);
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        connection.sending = false;
+        connection.active_at = now;
+        if result.is_err() {
+            self.drop_connection(ring, key);
+        } else {
+            self.clients.mark_dirty(key);
+        }
+    }
+
+    /// Ends a connection at once; what it had in flight is forgotten.
+    pub fn drop_connection(&mut self, ring: &mut Ring, key: Key) {
+        let Some(connection) = self.clients.connections.remove(key) else { return };
+        self.clients.sockets.remove(&connection.socket);
+        ring.disconnect(connection.socket);
+        self.forget_requests_of(key);
+    }
+
+    /// Sends what is ready and goes on reading where there is room again.
+    pub fn flush_clients(&mut self, ring: &mut Ring) {
+        while let Some(key) = self.clients.dirty.pop() {
+            if let Some(connection) = self.clients.connections.get_mut(key) {
+                connection.dirty = false;
+            }
+            self.resume_reading(ring, key);
+            self.flush_client(ring, key);
+        }
+    }
+
+    fn resume_reading(&mut self, ring: &mut Ring, key: Key) {
+        let may_resume = !self.storage.has_stalled();
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        if connection.paused && !connection.closing {
+            if may_resume && connection.outbound.len() < IN_FLIGHT_RESUME {
+                connection.paused = false;
+                self.feed(key, &[]);
+            } else if connection.receiver == Receiver::Armed {
+                connection.receiver = Receiver::Stopping;
+                ring.receive_stop(connection.socket);
+            }
+        }
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        if connection.receiver == Receiver::Stopped && !connection.paused && !connection.closing {
+            ring.receive_start(connection.socket);
+            connection.receiver = Receiver::Armed;
+        }
+    }
+
+    fn flush_client(&mut self, ring: &mut Ring, key: Key) {
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        if connection.sending {
+            return;
+        }
+        let mut out = self.spare.take();
+        loop {
+            let Some(connection) = self.clients.connections.get_mut(key) else { break };
+            let request = match connection.outbound.take(&mut out, SEND_BYTES_MAX) {
+                Next::Stream(request) if out.len() < SEND_BYTES_MAX => *request,
+                Next::Stream(_) | Next::Nothing => break,
+            };
+            match self.fill(request, &mut out) {
+                Filled::Done => {
+                    if let Some(connection) = self.clients.connections.get_mut(key) {
+                        connection.outbound.stream_done();
+                    }
+                }
+                Filled::Full | Filled::Pending => break,
+                Filled::Broken => {
+                    // The length was announced and can't be kept: only closing is honest.
+                    self.drop_connection(ring, key);
+                    break;
+                }
+            }
+        }
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        if !out.is_empty() {
+            connection.sending = true;
+            ring.send(Token::new(TOKEN_OWNER, key.to_u56()), connection.socket, out, 0);
+            return;
+        }
+        self.spare.give(out);
+        if connection.closing && connection.outbound.is_empty() {
+            self.drop_connection(ring, key);
+        }
+    }
+
+    /// Closes connections without traffic, and those that take no byte of what is owed to them.
+    pub fn close_idle(&mut self, ring: &mut Ring) {
+        let now = self.now;
+        let idle_ms_max = self.clients.limits.idle_ms_max;
+        let is_over = |connection: &Connection<Key>| {
+            let idle_ms = now.ms_since(connection.active_at);
+            let limit_ms = if connection.sending { STALLED_MS_MAX.min(idle_ms_max) } else { idle_ms_max };
+            // A long poll isn't idle: its answer is being waited for.
+            idle_ms >= limit_ms && (connection.sending || connection.outbound.is_empty())
+        };
+        let over: Vec<Key> = self
+            .clients
+            .connections
+            .iter()
+            .filter(|(_, connection)| is_over(connection))
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
+            self.drop_connection(ring, key);
+        }
+    }
+
+    /// Marks every connection that waits for room, after room was made.
+    pub fn resume_paused(&mut self) {
+        let paused: Vec<Key> = self
+            .clients
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.paused)
+            .map(|(key, _)| key)
+            .collect();
+        for key in paused {
+            self.clients.mark_dirty(key);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Host: calls a shard's turn and sleeps between turns. The plain host: one pinned thread.
+//!
+//! Housekeeping gets a share of the turns while there is traffic, and everything while there is
+//! none; a shard without either sleeps in its ring.
+
+use super::Shard;
+use crate::log::LaneError;
+use crate::metrics::Cells;
+use crate::metrics::inventory::Metric;
+use crate::ring::Sleep;
+
+/// Turns with traffic per step of housekeeping.
+const TURNS_PER_STEP: u32 = 4;
+
+/// Turns per copy of counters to the cells.
+const TURNS_PER_COUNT: u64 = 64;
+
+/// Runs until the shard is stopped and its clients are gone.
+pub fn run(shard: &mut Shard, cells: &Cells) {
+    let mut turns: u64 = 0;
+    let mut owed: u32 = 0;
+    let mut more = true;
+    while !shard.is_stopped() {
+        let sleep = if more {
+            Sleep::No
+        } else {
+            // Counters are written before a sleep, so that an idle shard's are exact.
+            shard.count(cells, turns);
+            shard.prepare_sleep()
+        };
+        let busy = shard.turn(sleep);
+        turns += 1;
+        owed += 1;
+        if !busy || owed >= TURNS_PER_STEP {
+            owed = 0;
+            more = shard.housekeep() || busy;
+        } else {
+            more = true;
+        }
+        if turns.is_multiple_of(TURNS_PER_COUNT) {
+            shard.count(cells, turns);
+        }
+    }
+    shard.count(cells, turns);
+}
+
+impl Shard {
+    /// Announces a sleep and says how long it may be: mail that was posted before is seen here,
+    /// mail posted after wakes the ring.
+    fn prepare_sleep(&mut self) -> Sleep {
+        self.ring.prepare_sleep();
+        if self.core.mailbox.is_empty() { self.sleep() } else { Sleep::No }
+    }
+
+    /// Makes everything durable and marks the stop as clean.
+    pub fn stop(&mut self) -> Result<(), LaneError> {
+        for lane in &mut self.core.storage.lanes {
+            lane.clean_stop(&mut self.ring)?;
+        }
+        Ok(())
+    }
+
+    fn housekeep(&mut self) -> bool {
+        let (now, wall) = (self.core.now, self.core.wall);
+        self.core.storage.housekeep(&mut self.ring, now, wall)
+    }
+
+    fn count(&self, cells: &Cells, turns: u64) {
+        let clients = &self.core.clients;
+        let counts = clients.counts;
+        cells.set(Metric::Turns, turns);
+        cells.set(Metric::ConnectionsOpen, clients.connections.len() as u64);
+        cells.set(Metric::ConnectionsAccepted, counts.accepted);
+        cells.set(Metric::ConnectionsRefused, counts.refused);
+        cells.set(Metric::FramesMalformed, counts.malformed);
+        cells.set(Metric::ReceivedBytes, counts.received_bytes);
+        cells.set(Metric::SentBytes, counts.sent_bytes);
+        cells.set(Metric::RequestsInFlight, self.core.requests.len() as u64);
+        cells.set(Metric::Partitions, self.core.storage.partitions_count() as u64);
+        cells.set(Metric::FetchSessions, self.core.sessions.len() as u64);
+        for lane in &self.core.storage.lanes {
+            let stats = lane.stats();
+            cells.set(Metric::CommitGroups, stats.groups_count);
+            cells.set(Metric::JournalBytes, stats.group_bytes);
+            cells.set(Metric::TailBytes, stats.tail_bytes);
+        }
+    }
+}

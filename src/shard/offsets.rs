@@ -1,0 +1,200 @@
+//! Offsets: what a partition answers about its offsets, and reads whose place the disk knows.
+
+use super::command::PartitionOutcome;
+use super::scan::{Reader, Want};
+use super::storage::PlanOwner;
+use super::{Core, Shard};
+use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
+use crate::base::slab::Key;
+use crate::log::{Plan, ReadError};
+use crate::partition::read::{ListedOffset, OffsetQuery, ReadRefusal};
+use crate::partition::waiters::ReplyTo;
+use crate::protocol::batch_body;
+use crate::protocol::compression::Codecs;
+use crate::protocol::record::Records;
+use crate::protocol::record_batch::BatchHeader;
+use crate::ring::{IoBuffer, Ring};
+
+/// A batch decompresses to this much at most while a time is looked up.
+const LOOKUP_BYTES_MAX: usize = 64 << 20;
+
+fn first_at_or_after(header: &BatchHeader, records: Records<'_>, timestamp: i64) -> Option<(i64, Offset)> {
+    for record in records.map_while(Result::ok) {
+        let time = if header.is_log_append_time() {
+            header.max_timestamp.get()
+        } else {
+            header.base_timestamp.get().wrapping_add(record.timestamp_delta)
+        };
+        if time >= timestamp {
+            return Some((time, header.base_offset().plus(i64::from(record.offset_delta))));
+        }
+    }
+    None
+}
+
+impl Shard {
+    /// `None` when the disk is asked: the answer follows as an outcome.
+    pub fn list_offset(
+        &mut self,
+        target: TopicPartition,
+        known: Option<LeaderEpoch>,
+        query: OffsetQuery,
+        reply_to: ReplyTo,
+    ) -> Option<Result<Option<ListedOffset>, ReadRefusal>> {
+        let storage = &self.core.storage;
+        let Some(partition) = storage.partition(target) else {
+            return Some(Err(ReadRefusal::UnknownPartition));
+        };
+        if let Err(refusal) = partition.check_leader_epoch(known) {
+            return Some(Err(refusal));
+        }
+        let lane = &storage.lanes[partition.lane];
+        let at =
+            |offset: Offset| ListedOffset { timestamp: -1, offset, leader_epoch: partition.leader_epoch };
+        match query {
+            OffsetQuery::Latest => Some(Ok(Some(at(partition.high_watermark())))),
+            OffsetQuery::Earliest => Some(Ok(Some(at(lane.log_start(partition.log))))),
+            OffsetQuery::MaxTimestamp => match lane.max_timestamp(partition.log) {
+                None => Some(Ok(None)),
+                Some((timestamp, _)) => {
+                    self.core.begin_scan(target, Reader::Time { timestamp, reply_to });
+                    None
+                }
+            },
+            OffsetQuery::AtOrAfter(timestamp) => {
+                self.core.begin_scan(target, Reader::Time { timestamp, reply_to });
+                None
+            }
+        }
+    }
+}
+
+impl Core {
+    pub fn epoch_end(
+        &self,
+        target: TopicPartition,
+        current: Option<LeaderEpoch>,
+        asked: LeaderEpoch,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, ReadRefusal> {
+        let partition = self.storage.partition(target).ok_or(ReadRefusal::UnknownPartition)?;
+        partition.check_leader_epoch(current)?;
+        Ok(self.storage.lanes[partition.lane].epoch_end(partition.log, asked))
+    }
+
+    /// Looks through one batch for the first record at or after `timestamp`.
+    pub fn look_for_time(&mut self, batch: &[u8], timestamp: i64, reply_to: ReplyTo) -> Want {
+        let header = BatchHeader::view(batch).expect("scans read whole batches");
+        if header.max_timestamp.get() < timestamp {
+            return Want::More;
+        }
+        let mut buffer = Vec::new();
+        let mut codecs = Codecs::default();
+        let found = match batch_body::batch_records(batch, LOOKUP_BYTES_MAX, &mut codecs, &mut buffer) {
+            Ok(records) => first_at_or_after(header, records, timestamp),
+            // What can't be decompressed is found by its batch: the client will fail on it alone.
+            Err(_) => Some((header.max_timestamp.get(), header.base_offset())),
+        };
+        let Some((timestamp, offset)) = found else { return Want::More };
+        let listed = ListedOffset { timestamp, offset, leader_epoch: header.leader_epoch() };
+        self.reply(reply_to, PartitionOutcome::ListedOffset(Ok(Some(listed))));
+        Want::Enough
+    }
+
+    /// No record is that young, or the log couldn't be read to its end.
+    pub fn time_not_found(&mut self, reply_to: ReplyTo, complete: bool) {
+        let outcome = if complete { Ok(None) } else { Err(ReadRefusal::Offline) };
+        self.reply(reply_to, PartitionOutcome::ListedOffset(outcome));
+    }
+
+    /// The disk has told where a plan begins.
+    pub fn on_plan_found(&mut self, read: u64, plan: Result<Plan, ReadError>) {
+        let key = Key::from_u56(read);
+        let held = self.storage.plans.get(key).expect("a plan is held until its events came");
+        let (owner, lane, abandoned) = (held.owner, held.lane, held.abandoned);
+        let reply_to = match owner {
+            PlanOwner::Fetch(reply_to) => reply_to,
+            PlanOwner::Scan(scan) => {
+                match plan {
+                    Ok(plan) => {
+                        self.storage.plans.get_mut(key).expect("held").plan = Some(plan);
+                        self.on_scan_planned(scan, Some(key));
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a read of the log failed");
+                        self.storage.plans.remove(key);
+                        self.on_scan_planned(scan, None);
+                    }
+                }
+                return;
+            }
+        };
+        let outcome = match plan {
+            Ok(plan) if abandoned => {
+                self.storage.plans.remove(key);
+                self.storage.lanes[lane].release(plan);
+                return;
+            }
+            // What is on disk is enough to answer with: no waiter is needed.
+            Ok(plan) => Ok(self.planned(key, plan, None)),
+            Err(error) => {
+                self.storage.plans.remove(key);
+                tracing::error!(%error, "a read of the log failed");
+                Err(ReadRefusal::Offline)
+            }
+        };
+        if !abandoned {
+            self.reply(reply_to, PartitionOutcome::Planned(outcome));
+        }
+    }
+
+    /// The disk has read a window for a stream of this shard or another.
+    pub fn on_window_read(
+        &mut self,
+        ring: &mut Ring,
+        lane: usize,
+        read: u64,
+        window: Result<(IoBuffer, std::ops::Range<usize>), ReadError>,
+    ) {
+        let key = Key::from_u56(read);
+        let held = self.storage.plans.get_mut(key).expect("a plan is held until its events came");
+        let (owner, abandoned) = (held.owner, held.abandoned);
+        let window = match window {
+            Ok((buffer, range)) => {
+                let mut out = self.spare.take();
+                out.extend_from_slice(&buffer[range.clone()]);
+                if let Some(plan) = &mut held.plan {
+                    plan.advance(range.len() as u64);
+                }
+                self.storage.lanes[lane].give_back(buffer);
+                Some(out)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a read of the log failed");
+                None
+            }
+        };
+        let held = self.storage.plans.get_mut(key).expect("still held");
+        held.reading = false;
+        if abandoned {
+            let plan = held.plan.take();
+            self.storage.plans.remove(key);
+            if let Some(plan) = plan {
+                self.storage.lanes[lane].release(plan);
+            }
+            return;
+        }
+        let reply_to = match owner {
+            PlanOwner::Fetch(reply_to) => reply_to,
+            PlanOwner::Scan(scan) => {
+                self.on_scan_window(scan, key, window.as_deref());
+                return;
+            }
+        };
+        if reply_to.shard == self.id {
+            self.on_window(ring, reply_to.request, window);
+        } else {
+            let mail = super::mail::Mail::WindowDone { request: reply_to.request, window };
+            self.mailbox.post(reply_to.shard, mail);
+        }
+    }
+}

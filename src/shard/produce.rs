@@ -1,0 +1,257 @@
+//! Produce: from a frame to appends, and from durable offsets to the response.
+
+use super::Core;
+use super::command::{AppendOptions, PartitionCommand};
+use super::mail::Mail;
+use super::request::{Origin, Pending, Request};
+use super::storage::Appended;
+use super::timers::Timer;
+use crate::api::produce::{self, Accepted, ProduceError, ProducePart, ProduceState};
+use crate::base::ids::ShardId;
+use crate::base::slab::Key;
+use crate::log::{LaneEvent, LogId};
+use crate::net::outbound::Turn;
+use crate::partition::Partition;
+use crate::partition::append::AppendRefusal;
+use crate::partition::waiters::{AppendOutcome, ReplyTo};
+use crate::protocol::produce_request::ProduceRequest;
+use crate::protocol::reader::DecodeError;
+
+impl Core {
+    /// Appends every batch of the request; the response waits for the last to be durable.
+    pub fn on_produce(&mut self, mut origin: Origin, body: &[u8]) -> Result<(), DecodeError> {
+        let request = ProduceRequest::parse(origin.version, body)?;
+        let silent = request.acks == 0;
+        if !silent {
+            origin.turn = self.open_turn(origin.connection);
+        }
+        let parts = Vec::with_capacity(request.topics_count());
+        let state = ProduceState { acks: request.acks, parts, outstanding: 1 };
+        let pending = if silent { Pending::SilentProduce(state) } else { Pending::Produce(state) };
+        let key = self.keep(origin, pending);
+        for topic in request.topics() {
+            let topic_key = produce::topic_key(origin.version, &topic, &self.context(origin));
+            for partition in topic.partitions() {
+                let accepted = produce::accept(&request, &topic_key, &partition, &self.context(origin));
+                let part =
+                    ProducePart { topic: topic_key.clone(), partition: partition.partition, outcome: None };
+                self.append_part(key, part, accepted, request.acks);
+            }
+        }
+        let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
+        self.after_append(key, timeout_ms);
+        Ok(())
+    }
+
+    fn produce_mut(&mut self, request: Key) -> Option<&mut ProduceState> {
+        match &mut self.requests.get_mut(request)?.pending {
+            Pending::Produce(state) | Pending::SilentProduce(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    fn append_part(
+        &mut self,
+        request: Key,
+        part: ProducePart,
+        accepted: Result<Accepted<'_>, ProduceError>,
+        acks: i16,
+    ) {
+        let state = self.produce_mut(request).expect("kept above");
+        let index = state.parts.len() as u32;
+        state.parts.push(part);
+        state.outstanding += 1;
+        match accepted {
+            Err(error) => self.settle_produce(request, index, Err(error)),
+            Ok(accepted) => {
+                let reply_to = ReplyTo { shard: self.id, request, part: index };
+                let options = AppendOptions { all_replicas: acks == -1, silent: acks == 0 };
+                self.append(accepted, options, reply_to);
+            }
+        }
+    }
+
+    fn append(&mut self, accepted: Accepted<'_>, options: AppendOptions, reply_to: ReplyTo) {
+        let (target, batch) = (accepted.target, accepted.batch);
+        match self.owner(target) {
+            Some(owner) if owner != self.id => {
+                let command = PartitionCommand::Append { batch: batch.to_vec(), append: options };
+                let epoch = self.metadata.catalog.epoch();
+                self.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
+                if options.silent {
+                    self.settle_silent(reply_to);
+                }
+            }
+            _ => match self.storage.append(target, batch, options, reply_to, self.wall) {
+                Appended::Done(outcome) => self.on_appended(reply_to, outcome),
+                Appended::Waiting if options.silent => self.settle_silent(reply_to),
+                Appended::Waiting => {}
+            },
+        }
+    }
+
+    /// acks=0: handed over is all that is awaited.
+    fn settle_silent(&mut self, reply_to: ReplyTo) {
+        let nothing = AppendOutcome {
+            base_offset: crate::base::ids::Offset(-1),
+            log_append_time_ms: -1,
+            log_start: crate::base::ids::Offset(-1),
+        };
+        self.settle_produce(reply_to.request, reply_to.part, Ok(nothing));
+    }
+
+    /// An append's outcome, for this shard or another.
+    pub fn on_appended(&mut self, reply_to: ReplyTo, outcome: Result<AppendOutcome, AppendRefusal>) {
+        let is_own = reply_to.shard == self.id;
+        let pending = self.requests.get(reply_to.request).filter(|_| is_own).map(|request| &request.pending);
+        if matches!(pending, Some(Pending::GroupAppend { .. })) {
+            self.on_group_appended(reply_to.request, outcome.map(|_| ()));
+            return;
+        }
+        if reply_to.shard == self.id {
+            self.settle_produce(reply_to.request, reply_to.part, outcome.map_err(ProduceError::Append));
+        } else {
+            let outcome = super::command::PartitionOutcome::Appended(outcome);
+            let mail = Mail::Outcome { request: reply_to.request, part: reply_to.part, outcome };
+            self.mailbox.post(reply_to.shard, mail);
+        }
+    }
+
+    pub fn settle_produce(&mut self, request: Key, part: u32, outcome: Result<AppendOutcome, ProduceError>) {
+        // A timed-out or forgotten request has no place for late outcomes.
+        let Some(state) = self.produce_mut(request) else { return };
+        if state.parts[part as usize].outcome.is_none() && state.settle(part, outcome) {
+            self.respond_produce(request);
+        }
+    }
+
+    /// All batches were handed over; arms the timeout when some are still awaited.
+    fn after_append(&mut self, request: Key, timeout_ms: u64) {
+        let at = self.now.plus_ms(timeout_ms);
+        let Some(state) = self.produce_mut(request) else { return };
+        state.outstanding -= 1;
+        if state.outstanding == 0 {
+            self.respond_produce(request);
+        } else {
+            self.timers.add(at, Timer::Produce(request));
+        }
+    }
+
+    fn respond_produce(&mut self, request: Key) {
+        let Some(Request { origin, pending }) = self.requests.remove(request) else { return };
+        match pending {
+            Pending::Produce(state) => {
+                self.respond(origin, |core, out| state.respond(origin.version, &core.context(origin), out));
+            }
+            Pending::SilentProduce(state) => {
+                if state.has_error() {
+                    self.close_malformed(origin.connection, "a produce with acks=0 failed");
+                }
+            }
+            _ => unreachable!("called for a produce"),
+        }
+    }
+
+    /// The producer's timeout has passed: what isn't durable by now is answered with 7.
+    pub fn on_produce_timeout(&mut self, request: Key) {
+        let Some(state) = self.produce_mut(request) else { return };
+        let open: Vec<u32> = (0..state.parts.len() as u32)
+            .filter(|part| state.parts[*part as usize].outcome.is_none())
+            .collect();
+        for part in open {
+            self.settle_produce(request, part, Err(ProduceError::Append(AppendRefusal::TimedOut)));
+        }
+    }
+
+    /// A partition's high watermark may have moved: lets go on who waited for it.
+    pub fn on_durable(&mut self, lane: usize, log: LogId) {
+        let logs = &self.storage.lanes[lane];
+        let (durable_end, log_end) = (logs.durable_end(log), logs.log_end(log));
+        let Some(partition) = self.storage.partition_of_log(lane, log) else { return };
+        partition.advance(durable_end, log_end);
+        let high_watermark = partition.high_watermark();
+        let id = partition.id;
+        while let Some(waiter) =
+            self.storage.partition_mut(id).and_then(|partition| partition.waiters.pop_produce(high_watermark))
+        {
+            self.on_appended(waiter.reply_to, Ok(waiter.outcome));
+        }
+        self.wake_fetches(id);
+    }
+
+    fn wake_fetches(&mut self, id: crate::base::ids::TopicPartition) {
+        let Some(partition) = self.storage.partition_mut(id) else { return };
+        let waiters: Vec<ReplyTo> = partition.waiters.drain_fetch().collect();
+        for waiter in waiters {
+            self.progress(waiter.shard, waiter.request);
+        }
+    }
+
+    fn progress(&mut self, shard: ShardId, request: Key) {
+        if shard == self.id {
+            self.on_progress(request);
+        } else {
+            self.mailbox.post(shard, Mail::Progress { request });
+        }
+    }
+
+    /// A partition is gone or its lane fenced: nobody waits for it any more.
+    pub fn refuse_waiters(&mut self, mut partition: Partition, refusal: AppendRefusal) {
+        let produces: Vec<ReplyTo> =
+            partition.waiters.drain_produce().map(|waiter| waiter.reply_to).collect();
+        for reply_to in produces {
+            self.on_appended(reply_to, Err(refusal));
+        }
+        let fetches: Vec<ReplyTo> = partition.waiters.drain_fetch().collect();
+        for waiter in fetches {
+            self.progress(waiter.shard, waiter.request);
+        }
+    }
+
+    /// Lane events, until none is left: answering may cause others.
+    pub fn on_lane_events(&mut self, ring: &mut crate::ring::Ring) {
+        while !self.storage.events.is_empty() {
+            for (lane, event) in std::mem::take(&mut self.storage.events) {
+                self.on_lane_event(ring, lane, event);
+            }
+        }
+    }
+
+    fn on_lane_event(&mut self, ring: &mut crate::ring::Ring, lane: usize, event: LaneEvent) {
+        match event {
+            LaneEvent::Durable { log, .. } => self.on_durable(lane, log),
+            LaneEvent::Room => self.room = true,
+            LaneEvent::Planned { read, plan } => self.on_plan_found(read, plan),
+            LaneEvent::Window { read, window } => self.on_window_read(ring, lane, read, window),
+            LaneEvent::Dropped { .. } => {}
+            LaneEvent::Fenced { what } => self.on_fenced(lane, &what),
+        }
+    }
+
+    /// Tries stalled batches again; connections read on once all found room.
+    pub fn retry_stalled(&mut self) {
+        if !std::mem::take(&mut self.room) || !self.storage.has_stalled() {
+            return;
+        }
+        for (reply_to, outcome) in self.storage.retry_stalled(self.wall) {
+            self.on_appended(reply_to, outcome);
+        }
+        if !self.storage.has_stalled() {
+            self.resume_paused();
+        }
+    }
+
+    fn on_fenced(&mut self, lane: usize, what: &str) {
+        tracing::error!(what, "the log directory is fenced: nothing more is acknowledged until a restart");
+        let waiting: Vec<ReplyTo> = self.storage.drain_produce_waiters(lane);
+        for reply_to in waiting {
+            self.on_appended(reply_to, Err(AppendRefusal::StorageError));
+        }
+        self.room = true;
+    }
+
+    /// The place of the next response of a connection.
+    pub fn open_turn(&mut self, connection: Key) -> Turn {
+        self.clients.connections.get_mut(connection).expect("its frame is being handled").outbound.open()
+    }
+}

@@ -1,0 +1,403 @@
+//! Storage: the lanes a shard hosts and the partitions in them.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
+
+use super::command::AppendOptions;
+use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
+use crate::base::slab::{Key, Slab};
+use crate::catalog::Catalog;
+use crate::catalog::image::Fnv;
+use crate::partition::topic_config::TimestampType;
+use crate::log::{AppendError, Lane, LaneEvent, LogId, PartitionSettings, Plan};
+use crate::partition::Partition;
+use crate::partition::append::{AppendRefusal, Verdict};
+use crate::partition::waiters::{AppendOutcome, ProduceWaiter, ReplyTo};
+use crate::protocol::batch_body;
+use crate::protocol::compression::Codecs;
+use crate::protocol::record_batch::{self, BatchHeader};
+use crate::ring::{Completion, Ring};
+
+/// Replicas of every partition, the leader included, until replication exists.
+const REPLICAS_COUNT: u32 = 1;
+
+/// A recompressed batch may be this much larger than `max.message.bytes` before it is refused.
+const RECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// Owner byte of the first lane's ring tokens; the shard's own sockets have 0.
+const LANE_TOKEN_OWNER_FIRST: u8 = 1;
+
+/// A batch that found no room in the journal; its connection doesn't read on until it has.
+struct Stalled {
+    target: TopicPartition,
+    batch: Vec<u8>,
+    options: AppendOptions,
+    reply_to: ReplyTo,
+}
+
+/// How an append went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    Done(Result<AppendOutcome, AppendRefusal>),
+    /// The outcome follows through the waiters, or when there is room.
+    Waiting,
+}
+
+/// Whom the events of a plan are for.
+#[derive(Clone, Copy, Debug)]
+pub enum PlanOwner {
+    /// A part of a fetch, here or on another shard.
+    Fetch(ReplyTo),
+    /// A scan of this shard.
+    Scan(Key),
+}
+
+/// A plan given out.
+pub struct HeldPlan {
+    pub lane: usize,
+    pub log: LogId,
+    /// `None` while the disk is asked where it begins.
+    pub plan: Option<Plan>,
+    pub owner: PlanOwner,
+    /// A window of it is being read from disk.
+    pub reading: bool,
+    /// The fetch was answered otherwise; release it as soon as it is here.
+    pub abandoned: bool,
+}
+
+pub struct Storage {
+    pub lanes: Vec<Lane>,
+    lane_ids: Vec<LaneId>,
+    slots: Vec<Option<Partition>>,
+    by_id: HashMap<TopicPartition, u32, BuildHasherDefault<Fnv>>,
+    by_log: HashMap<(usize, LogId), u32, BuildHasherDefault<Fnv>>,
+    pub plans: Slab<HeldPlan>,
+    stalled: VecDeque<Stalled>,
+    /// Partitions whose creation found no room in the journal.
+    uncreated: Vec<TopicPartition>,
+    pub events: Vec<(usize, LaneEvent)>,
+    lane_events: Vec<LaneEvent>,
+    codecs: Codecs,
+}
+
+impl HeldPlan {
+    pub fn new(lane: usize, log: LogId, owner: PlanOwner) -> Self {
+        Self { lane, log, plan: None, owner, reading: false, abandoned: false }
+    }
+}
+
+impl Storage {
+    /// Owner byte of the ring tokens of the `index`th lane.
+    pub fn token_owner(index: usize) -> u8 {
+        LANE_TOKEN_OWNER_FIRST + u8::try_from(index).expect("a shard hosts few lanes")
+    }
+
+    pub fn new(lanes: Vec<Lane>, lane_ids: Vec<LaneId>) -> Self {
+        Self {
+            lanes,
+            lane_ids,
+            slots: Vec::new(),
+            by_id: HashMap::default(),
+            by_log: HashMap::default(),
+            plans: Slab::default(),
+            stalled: VecDeque::new(),
+            uncreated: Vec::new(),
+            events: Vec::new(),
+            lane_events: Vec::new(),
+            codecs: Codecs::default(),
+        }
+    }
+
+    /// Opens every partition of the catalog that lives in a lane hosted here: recovered ones as
+    /// they are, others (a crash came between commit and creation, or they are new) empty. Logs the
+    /// catalog says are deleted are dropped; `epoch` is the catalog's.
+    pub fn reconcile(&mut self, catalog: &Catalog, wall: WallMs) {
+        let recovered: Vec<(usize, LogId, TopicPartition)> = self
+            .lanes
+            .iter()
+            .enumerate()
+            .flat_map(|(lane, logs)| logs.partitions().map(move |(log, id)| (lane, log, id)))
+            .collect();
+        for (lane, log, id) in recovered {
+            match catalog.partition(id.topic_id, id.partition) {
+                Some(_) => self.open(catalog, lane, log, id),
+                None => {
+                    self.lanes[lane].drop_partition(log, catalog.epoch());
+                }
+            }
+        }
+        for topic in catalog.topics() {
+            for index in 0..topic.partitions.len() {
+                let partition = crate::base::ids::PartitionId(index as i32);
+                self.create(catalog, TopicPartition { topic_id: topic.id, partition }, wall);
+            }
+        }
+    }
+
+    /// Creates the log of a partition that lives here and has none yet; where the journal has no
+    /// room now, `create_waiting` does it later, and until then the partition isn't known here.
+    pub fn create(&mut self, catalog: &Catalog, id: TopicPartition, wall: WallMs) {
+        let Some(lane) = self.lane_of(catalog, id) else { return };
+        if self.by_id.contains_key(&id) {
+            return;
+        }
+        let settings = Self::settings(catalog, id);
+        match self.lanes[lane].create_partition(id, catalog.epoch(), settings, wall) {
+            Ok((log, _)) => self.open(catalog, lane, log, id),
+            Err(_) => self.uncreated.push(id),
+        }
+    }
+
+    /// Tries creations again that found no room; returns the partitions that exist now.
+    pub fn create_waiting(&mut self, catalog: &Catalog, wall: WallMs) -> Vec<TopicPartition> {
+        let waiting = std::mem::take(&mut self.uncreated);
+        for id in &waiting {
+            self.create(catalog, *id, wall);
+        }
+        waiting.into_iter().filter(|id| self.by_id.contains_key(id)).collect()
+    }
+
+    /// When a lane's housekeeping has something to do by time alone.
+    pub fn wake_at(&self) -> Option<MonotonicNs> {
+        self.lanes.iter().filter_map(Lane::wake_at).min()
+    }
+
+    fn settings(catalog: &Catalog, id: TopicPartition) -> PartitionSettings {
+        let topic = catalog.topic_by_id(id.topic_id).expect("a partition's topic is in the catalog");
+        PartitionSettings {
+            segment_bytes_max: u64::from(topic.config.segment_bytes),
+            segment_ms_max: topic.config.segment_ms,
+        }
+    }
+
+    fn lane_of(&self, catalog: &Catalog, id: TopicPartition) -> Option<usize> {
+        let partition = catalog.partition(id.topic_id, id.partition)?;
+        let replica = partition.replicas.iter().find(|replica| replica.node == catalog.node)?;
+        self.lane_ids.iter().position(|lane| *lane == replica.lane)
+    }
+
+    fn open(&mut self, catalog: &Catalog, lane: usize, log: LogId, id: TopicPartition) {
+        let topic = catalog.topic_by_id(id.topic_id).expect("checked by the caller");
+        let known = catalog.partition(id.topic_id, id.partition).expect("checked by the caller");
+        self.lanes[lane].set_settings(log, Self::settings(catalog, id));
+        let log_end = self.lanes[lane].log_end(log);
+        let partition = Partition::new(
+            id,
+            topic.name.clone(),
+            (lane, log),
+            known.leader_epoch,
+            topic.config.clone(),
+            log_end,
+        );
+        let slot = self.slots.len() as u32;
+        self.slots.push(Some(partition));
+        self.by_id.insert(id, slot);
+        self.by_log.insert((lane, log), slot);
+    }
+
+    /// Drops a deleted partition; whoever waits for it is returned.
+    pub fn delete(&mut self, id: TopicPartition, epoch: u64) -> Option<Partition> {
+        let slot = self.by_id.remove(&id)?;
+        let partition = self.slots[slot as usize].take().expect("found by its id");
+        self.by_log.remove(&(partition.lane, partition.log));
+        self.lanes[partition.lane].drop_partition(partition.log, epoch);
+        Some(partition)
+    }
+
+    /// Ids of the partitions of a topic that live here.
+    pub fn partitions_of(&self, topic_id: crate::base::ids::TopicId) -> Vec<TopicPartition> {
+        let mut ids: Vec<TopicPartition> =
+            self.by_id.keys().filter(|id| id.topic_id == topic_id).copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Every partition that lives here, in the order of their ids.
+    pub fn all_partitions(&self) -> Vec<TopicPartition> {
+        let mut ids: Vec<TopicPartition> = self.by_id.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub fn partition(&self, id: TopicPartition) -> Option<&Partition> {
+        self.slots[*self.by_id.get(&id)? as usize].as_ref()
+    }
+
+    pub fn partition_mut(&mut self, id: TopicPartition) -> Option<&mut Partition> {
+        self.slots[*self.by_id.get(&id)? as usize].as_mut()
+    }
+
+    pub fn partition_of_log(&mut self, lane: usize, log: LogId) -> Option<&mut Partition> {
+        self.slots[*self.by_log.get(&(lane, log))? as usize].as_mut()
+    }
+
+    pub fn partitions_count(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Appends a verified batch, or finds out why not.
+    pub fn append(
+        &mut self,
+        target: TopicPartition,
+        batch: &[u8],
+        options: AppendOptions,
+        reply_to: ReplyTo,
+        wall: WallMs,
+    ) -> Appended {
+        if !self.stalled.is_empty() {
+            self.stall(target, batch, options, reply_to);
+            return Appended::Waiting;
+        }
+        self.append_now(target, batch, options, reply_to, wall)
+    }
+
+    fn stall(&mut self, target: TopicPartition, batch: &[u8], options: AppendOptions, reply_to: ReplyTo) {
+        self.stalled.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to });
+    }
+
+    fn append_now(
+        &mut self,
+        target: TopicPartition,
+        batch: &[u8],
+        options: AppendOptions,
+        reply_to: ReplyTo,
+        wall: WallMs,
+    ) -> Appended {
+        let header = BatchHeader::view(batch).expect("the batch was verified");
+        let Some(slot) = self.by_id.get(&target) else {
+            return Appended::Done(Err(AppendRefusal::UnknownPartition));
+        };
+        let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
+        let lane = &mut self.lanes[partition.lane];
+        let past = header.producer().and_then(|(id, _)| lane.producers(partition.log).get(id));
+        let verdict =
+            partition.check_append(header, batch.len(), past, options.all_replicas, REPLICAS_COUNT, wall);
+        let log_start = lane.log_start(partition.log);
+        let mut outcome = AppendOutcome { base_offset: Offset(-1), log_append_time_ms: -1, log_start };
+        let end = match verdict {
+            Err(refusal) => return Appended::Done(Err(refusal)),
+            Ok(Verdict::Duplicate(original)) => {
+                outcome.base_offset = original.base_offset;
+                original.last_offset.plus(1)
+            }
+            Ok(Verdict::Append) => {
+                let rewritten = match rewrite(partition, header, batch, wall, &mut self.codecs) {
+                    Ok(rewritten) => rewritten,
+                    Err(refusal) => return Appended::Done(Err(refusal)),
+                };
+                if partition.config.timestamp_type == TimestampType::LogAppendTime {
+                    outcome.log_append_time_ms = wall.0;
+                }
+                outcome.base_offset = lane.log_end(partition.log);
+                let bytes = rewritten.as_deref().unwrap_or(batch);
+                let appended =
+                    lane.append(partition.log, bytes, outcome.base_offset, partition.leader_epoch, wall);
+                match appended {
+                    Ok(_) => {}
+                    Err(AppendError::Busy) => {
+                        self.stall(target, batch, options, reply_to);
+                        return Appended::Waiting;
+                    }
+                    Err(AppendError::TooLarge) => {
+                        return Appended::Done(Err(AppendRefusal::LargerThanSegment));
+                    }
+                    Err(AppendError::Offline | AppendError::Fenced) => {
+                        return Appended::Done(Err(AppendRefusal::StorageError));
+                    }
+                }
+                lane.log_end(partition.log)
+            }
+        };
+        if partition.advance(lane.durable_end(partition.log), lane.log_end(partition.log)) {
+            // A relaxed topic: readers see it at once.
+            let durable_end = lane.durable_end(partition.log);
+            let (lane, log) = (partition.lane, partition.log);
+            self.events.push((lane, LaneEvent::Durable { log, durable_end }));
+        }
+        if end <= partition.high_watermark() {
+            return Appended::Done(Ok(outcome));
+        }
+        if !options.silent {
+            partition.waiters.add_produce(ProduceWaiter { end, reply_to, outcome });
+        }
+        Appended::Waiting
+    }
+
+    /// Batches wait for room: connections don't read on.
+    pub fn has_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Tries the batches that found no room again, in their order; returns outcomes known now.
+    pub fn retry_stalled(&mut self, wall: WallMs) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
+        let mut outcomes = Vec::new();
+        for stalled in std::mem::take(&mut self.stalled) {
+            let Stalled { target, batch, options, reply_to } = stalled;
+            if let Appended::Done(outcome) = self.append(target, &batch, options, reply_to, wall)
+                && !options.silent
+            {
+                outcomes.push((reply_to, outcome));
+            }
+        }
+        outcomes
+    }
+
+    /// Everyone who waits for a lane that will never make anything durable again.
+    pub fn drain_produce_waiters(&mut self, lane: usize) -> Vec<ReplyTo> {
+        let of_lane = self.slots.iter_mut().flatten().filter(|partition| partition.lane == lane);
+        of_lane
+            .flat_map(|partition| partition.waiters.drain_produce())
+            .map(|waiter| waiter.reply_to)
+            .collect()
+    }
+
+    /// Starts commit groups where entries wait and none is in flight.
+    pub fn turn(&mut self, ring: &mut Ring, now: MonotonicNs) {
+        for lane in &mut self.lanes {
+            lane.turn(ring, now);
+        }
+    }
+
+    /// Takes the completion of one of the lanes' operations; its events are in `events`.
+    pub fn complete(&mut self, ring: &mut Ring, owner: u8, completion: Completion) {
+        let lane = usize::from(owner - LANE_TOKEN_OWNER_FIRST);
+        self.lanes[lane].complete(ring, completion, &mut self.lane_events);
+        self.events.extend(self.lane_events.drain(..).map(|event| (lane, event)));
+    }
+
+    /// One bounded step of housekeeping per lane; true when more is to be done right now.
+    pub fn housekeep(&mut self, ring: &mut Ring, now: MonotonicNs, wall: WallMs) -> bool {
+        let mut more = false;
+        for lane in &mut self.lanes {
+            more |= lane.housekeep(ring, now, wall);
+        }
+        more
+    }
+
+    /// A leader epoch from the catalog, after this broker's restart.
+    pub fn leader_epoch(&self, id: TopicPartition) -> Option<LeaderEpoch> {
+        self.partition(id).map(|partition| partition.leader_epoch)
+    }
+}
+
+/// The batch as the topic wants it stored, when that isn't as it came.
+fn rewrite(
+    partition: &Partition,
+    header: &BatchHeader,
+    batch: &[u8],
+    wall: WallMs,
+    codecs: &mut Codecs,
+) -> Result<Option<Vec<u8>>, AppendRefusal> {
+    let mut rewritten = match partition.codec_wanted(header) {
+        None => None,
+        Some(codec) => Some(
+            batch_body::recompress(batch, codec, RECOMPRESSED_BYTES_MAX, codecs)
+                .map_err(|_| AppendRefusal::Undecodable)?,
+        ),
+    };
+    if partition.config.timestamp_type == TimestampType::LogAppendTime {
+        let bytes = rewritten.get_or_insert_with(|| batch.to_vec());
+        record_batch::set_log_append_time(bytes, wall);
+    }
+    Ok(rewritten)
+}

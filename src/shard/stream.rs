@@ -1,0 +1,188 @@
+//! Stream: a fetch response leaves window by window, as its socket drains.
+//!
+//! The frame's length was fixed with the plans. At most one window per connection is in memory at a
+//! time, so a reader that stalls pins a window and a lease, never a response.
+
+use std::collections::VecDeque;
+
+use super::clients::SEND_BYTES_MAX;
+use super::command::PlanId;
+use super::mail::Mail;
+use super::request::Pending;
+use super::storage::PlanOwner;
+use super::{Core, Shard};
+use crate::base::ids::ShardId;
+use crate::base::slab::Key;
+use crate::log::Resolved;
+use crate::partition::waiters::ReplyTo;
+use crate::protocol::fetch_response::{FetchFrame, Hole};
+use crate::ring::Ring;
+
+#[derive(Debug)]
+pub struct Stream {
+    /// The frame without its records, and how far it was sent.
+    frame: Vec<u8>,
+    frame_sent: usize,
+    /// Where records go, and whose.
+    holes: VecDeque<(Hole, ShardId, PlanId)>,
+    /// A window that was read, not sent yet.
+    window: Option<Vec<u8>>,
+    window_pending: bool,
+}
+
+/// How far `fill` came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// The response has ended.
+    Done,
+    /// The buffer is full.
+    Full,
+    /// A window is being read; `fill` goes on when it is here.
+    Pending,
+    /// Records can't be read any more: the connection has to go.
+    Broken,
+}
+
+impl Stream {
+    pub fn new(frame: FetchFrame, plans: Vec<(ShardId, PlanId)>) -> Self {
+        assert_eq!(frame.holes.len(), plans.len(), "a hole per plan");
+        let holes = frame.holes.iter().zip(plans).map(|(hole, (owner, plan))| (*hole, owner, plan));
+        Self {
+            holes: holes.collect(),
+            frame: frame.bytes,
+            frame_sent: 0,
+            window: None,
+            window_pending: false,
+        }
+    }
+
+    /// Plans not released yet, when the stream is given up.
+    pub fn take_plans(&mut self) -> Vec<(ShardId, PlanId)> {
+        self.holes.drain(..).map(|(_, owner, plan)| (owner, plan)).collect()
+    }
+}
+
+impl Core {
+    fn stream_mut(&mut self, request: Key) -> Option<&mut Stream> {
+        match &mut self.requests.get_mut(request)?.pending {
+            Pending::Fetch(state) => state.stream.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Appends the next bytes of a streamed response to `out`, up to about one send's worth.
+    pub fn fill(&mut self, request: Key, out: &mut Vec<u8>) -> Filled {
+        loop {
+            let own = self.id;
+            let stream = self.stream_mut(request).expect("a streaming request has its stream");
+            let piece_end = stream.holes.front().map_or(stream.frame.len(), |(hole, _, _)| hole.at);
+            out.extend_from_slice(&stream.frame[stream.frame_sent..piece_end]);
+            stream.frame_sent = piece_end;
+            let Some((hole, owner, plan)) = stream.holes.front_mut() else {
+                let done = self.requests.remove(request);
+                if let Some(Pending::Fetch(state)) = done.map(|request| request.pending)
+                    && let Some(stream) = state.stream
+                {
+                    self.spare.give(stream.frame);
+                }
+                return Filled::Done;
+            };
+            if let Some(window) = stream.window.take() {
+                assert!(window.len() <= hole.bytes, "a window is part of its plan");
+                hole.bytes -= window.len();
+                let is_done = hole.bytes == 0;
+                let (owner, plan) = (*owner, *plan);
+                if is_done {
+                    stream.holes.pop_front();
+                    self.release(owner, plan);
+                }
+                if out.is_empty() {
+                    self.spare.give(std::mem::replace(out, window));
+                } else {
+                    out.extend_from_slice(&window);
+                    self.spare.give(window);
+                }
+                continue;
+            }
+            if stream.window_pending {
+                return Filled::Pending;
+            }
+            if out.len() >= SEND_BYTES_MAX {
+                return Filled::Full;
+            }
+            let bytes_max = hole.bytes.min(SEND_BYTES_MAX - out.len());
+            let (owner, plan) = (*owner, *plan);
+            let reply_to = ReplyTo { shard: own, request, part: 0 };
+            if owner != own {
+                stream.window_pending = true;
+                self.ask_window(owner, plan, bytes_max, reply_to);
+                return Filled::Pending;
+            }
+            match self.resolve_own(plan, bytes_max, reply_to, out) {
+                Some(Resolved::Copied(bytes)) => {
+                    let stream = self.stream_mut(request).expect("still there");
+                    let (hole, _, _) = stream.holes.front_mut().expect("still there");
+                    hole.bytes -= bytes;
+                    if hole.bytes == 0 {
+                        stream.holes.pop_front();
+                        self.release_own(plan);
+                    }
+                }
+                Some(Resolved::Pending) => {
+                    self.stream_mut(request).expect("still there").window_pending = true;
+                    return Filled::Pending;
+                }
+                Some(Resolved::Finished) | None => return Filled::Broken,
+            }
+        }
+    }
+
+    fn ask_window(&mut self, owner: ShardId, plan: PlanId, bytes_max: usize, reply_to: ReplyTo) {
+        self.mailbox.post(owner, Mail::Window { plan, bytes_max, reply_to });
+    }
+
+    /// Resolves the next window of a plan of this shard into `out`; `None` when the plan is gone.
+    pub fn resolve_own(
+        &mut self,
+        plan: PlanId,
+        bytes_max: usize,
+        reply_to: ReplyTo,
+        out: &mut Vec<u8>,
+    ) -> Option<Resolved> {
+        let held = self.storage.plans.get_mut(plan.0)?;
+        held.owner = PlanOwner::Fetch(reply_to);
+        let (lane, plan_of_log) = (held.lane, held.plan.as_mut()?);
+        let resolved = self.storage.lanes[lane].resolve(plan_of_log, bytes_max, out, plan.0.to_u56());
+        held.reading = resolved == Resolved::Pending;
+        Some(resolved)
+    }
+
+    /// A window that a stream waits for is here; `None` when it can't be read.
+    pub fn on_window(&mut self, ring: &mut Ring, request: Key, window: Option<Vec<u8>>) {
+        let Some(found) = self.requests.get(request) else { return };
+        let connection = found.origin.connection;
+        let Some(stream) = self.stream_mut(request) else { return };
+        assert!(stream.window_pending, "one window at a time");
+        stream.window_pending = false;
+        match window {
+            Some(window) => {
+                stream.window = Some(window);
+                self.clients.mark_dirty(connection);
+            }
+            None => self.drop_connection(ring, connection),
+        }
+    }
+}
+
+impl Shard {
+    /// Another shard asks for the next window of a plan held here.
+    pub fn on_window_asked(&mut self, plan: PlanId, bytes_max: usize, reply_to: ReplyTo) {
+        let mut out = Vec::new();
+        let window = match self.core.resolve_own(plan, bytes_max, reply_to, &mut out) {
+            Some(Resolved::Copied(_)) => Some(out),
+            Some(Resolved::Pending) => return,
+            Some(Resolved::Finished) | None => None,
+        };
+        self.core.mailbox.post(reply_to.shard, Mail::WindowDone { request: reply_to.request, window });
+    }
+}

@@ -1,0 +1,165 @@
+//! Kafka's own Java tools, with their own main classes and arguments.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::broker::Broker;
+use crate::install::{self, run, skipped};
+use crate::scratch;
+
+const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+const CONFIGS: &str = "kafka.admin.ConfigCommand";
+const PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
+const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+const DUMP: &str = "org.apache.kafka.tools.DumpLogSegments";
+
+fn tool(class: &str, arguments: &[&str]) -> Command {
+    let mut command = install::java().expect("installed before");
+    command.arg(class).args(arguments);
+    command
+}
+
+fn check(class: &str, arguments: &[&str], broker: &Broker) -> String {
+    run(&mut tool(class, arguments)).unwrap_or_else(|error| panic!("{error}\n{}", broker.log()))
+}
+
+fn produce(broker: &Broker, topic: &str, lines: &str) {
+    let mut child = tool(PRODUCER, &["--bootstrap-server", &broker.address, "--topic", topic])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("java runs");
+    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("the producer reads");
+    assert!(child.wait().expect("the producer ends").success());
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn the_quickstart_works_with_its_own_commands() {
+    if let Err(why) = install::java() {
+        skipped("the_quickstart_works_with_its_own_commands", &why);
+        return;
+    }
+    let dir = scratch("quickstart");
+    let mut broker = Broker::start(&dir.join("data"), &[]);
+    let server = broker.address.clone();
+    let server = server.as_str();
+    let topic = ["--bootstrap-server", server, "--topic", "quickstart-events"];
+
+    check(TOPICS, &[&["--create", "--partitions", "2"], &topic[..]].concat(), &broker);
+    let described = check(TOPICS, &[&["--describe"], &topic[..]].concat(), &broker);
+    assert!(described.contains("PartitionCount: 2"), "{described}");
+    assert_eq!(check(TOPICS, &["--list", "--bootstrap-server", server], &broker).trim(), "quickstart-events");
+    let again = run(&mut tool(TOPICS, &[&["--create"], &topic[..]].concat()));
+    assert!(again.is_err_and(|error| error.contains("already exists")));
+
+    let lines: String = (0..20).map(|line| format!("event {line}\n")).collect();
+    produce(&broker, "quickstart-events", &lines);
+    let all = [&["--from-beginning", "--max-messages", "20", "--timeout-ms", "30000"], &topic[..]].concat();
+    assert_eq!(sorted(&check(CONSUMER, &all, &broker)), sorted(&lines));
+
+    // One group reads everything once, and goes on where it committed; another reads it again.
+    let in_group = |group: &'static str, count: &'static str| {
+        [
+            &["--from-beginning", "--group", group, "--max-messages", count, "--timeout-ms", "30000"],
+            &topic[..],
+        ]
+        .concat()
+    };
+    assert_eq!(sorted(&check(CONSUMER, &in_group("first", "20"), &broker)), sorted(&lines));
+    produce(&broker, "quickstart-events", "one more\n");
+    assert_eq!(check(CONSUMER, &in_group("first", "1"), &broker), "one more\n");
+    assert_eq!(check(CONSUMER, &in_group("second", "21"), &broker).lines().count(), 21);
+
+    produce(&broker, "quickstart-events", "a\nb\nc\n");
+    let lag = |broker: &Broker| {
+        let described =
+            check(GROUPS, &["--bootstrap-server", server, "--describe", "--group", "first"], broker);
+        let column = |line: &str| line.split_whitespace().nth(5).and_then(|lag| lag.parse::<u64>().ok());
+        described.lines().filter_map(column).sum::<u64>()
+    };
+    assert_eq!(lag(&broker), 3);
+    broker.kill();
+    broker.restart();
+    assert_eq!(lag(&broker), 3, "committed offsets survive SIGKILL");
+    let listed = check(GROUPS, &["--bootstrap-server", server, "--list"], &broker);
+    assert_eq!(sorted(&listed), ["first", "second"]);
+    check(GROUPS, &["--bootstrap-server", server, "--delete", "--group", "second"], &broker);
+
+    let configs = check(
+        CONFIGS,
+        &[
+            "--bootstrap-server",
+            server,
+            "--describe",
+            "--all",
+            "--entity-type",
+            "topics",
+            "--entity-name",
+            "quickstart-events",
+        ],
+        &broker,
+    );
+    assert!(configs.contains("max.message.bytes=1048588"), "{configs}");
+    check(TOPICS, &[&["--alter", "--partitions", "5"], &topic[..]].concat(), &broker);
+    check(TOPICS, &[&["--delete"], &topic[..]].concat(), &broker);
+    assert!(!check(TOPICS, &["--list", "--bootstrap-server", server], &broker).contains("quickstart-events"));
+    std::fs::remove_dir_all(&dir).ok();
+}
+
+/// Every segment file below `data`.
+pub fn segments(data: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for partition in std::fs::read_dir(data.join("topics")).into_iter().flatten().flatten() {
+        for file in std::fs::read_dir(partition.path()).into_iter().flatten().flatten() {
+            if file.path().extension().is_some_and(|extension| extension == "log") {
+                files.push(file.path().display().to_string());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn after_a_clean_stop_kafkas_dump_tool_reads_every_segment() {
+    if let Err(why) = install::java() {
+        skipped("after_a_clean_stop_kafkas_dump_tool_reads_every_segment", &why);
+        return;
+    }
+    let dir = scratch("dump");
+    let data = dir.join("data");
+    let mut broker = Broker::start(&data, &[]);
+    let server = broker.address.clone();
+    let make = [
+        "--bootstrap-server",
+        &server,
+        "--create",
+        "--topic",
+        "dumped",
+        "--partitions",
+        "3",
+        "--config",
+        "segment.bytes=1048576",
+    ];
+    check(TOPICS, &make, &broker);
+    let acknowledged = dir.join("acknowledged");
+    let acknowledged_path = acknowledged.display().to_string();
+    check("Numbered", &["produce", &server, "dumped", "9000", "1000", &acknowledged_path], &broker);
+    broker.stop();
+    let files = segments(&data);
+    assert!(files.len() >= 9, "segments of 1 MiB rolled: {files:?}");
+    let dumped = check(DUMP, &["--deep-iteration", "--files", &files.join(",")], &broker);
+    assert_eq!(dumped.matches("isvalid: false").count(), 0);
+    let records = dumped.lines().filter(|line| line.starts_with("| offset:")).count();
+    assert_eq!(records, 9000);
+    assert!(!dumped.contains("Found"), "the tool finds nothing wrong: {dumped}");
+    std::fs::remove_dir_all(&dir).ok();
+}
