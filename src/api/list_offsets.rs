@@ -17,6 +17,8 @@ use crate::protocol::cold::list_offsets_response::{
 };
 use crate::protocol::error_code::ErrorCode;
 
+const LEADER_EPOCH_FROM: i16 = 4;
+
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -62,7 +64,11 @@ pub fn settle(outcome: Result<Option<ListedOffset>, ReadRefusal>) -> Outcome {
     outcome.map_err(error_map::of_read)
 }
 
-pub fn respond(request: &ListOffsetsRequestData, outcomes: Vec<Outcome>) -> ListOffsetsResponseData {
+pub fn respond(
+    version: i16,
+    request: &ListOffsetsRequestData,
+    outcomes: Vec<Outcome>,
+) -> ListOffsetsResponseData {
     let mut outcomes = outcomes.into_iter();
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
@@ -77,7 +83,9 @@ pub fn respond(request: &ListOffsetsRequestData, outcomes: Vec<Outcome>) -> List
                 Ok(Some(listed)) => {
                     response.timestamp = listed.timestamp;
                     response.offset = listed.offset.0;
-                    response.leader_epoch = listed.leader_epoch.0;
+                    if version >= LEADER_EPOCH_FROM {
+                        response.leader_epoch = listed.leader_epoch.0;
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => response.error_code = error.number(),

@@ -10,8 +10,11 @@ use crate::protocol::cold::list_groups_response::ListGroupsResponseData;
 use crate::protocol::cold::offset_commit_response::{
     OffsetCommitResponseData, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
-use crate::protocol::cold::offset_fetch_response::{OffsetFetchResponseData, OffsetFetchResponseGroup};
+use crate::protocol::cold::offset_fetch_response::{
+    OffsetFetchResponseData, OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
+};
 use crate::protocol::cold::sync_group_response::SyncGroupResponseData;
+use crate::protocol::cold::text;
 use crate::protocol::error_code::ErrorCode;
 
 impl GroupRequest {
@@ -55,14 +58,27 @@ impl GroupRequest {
                     ..Default::default()
                 })
             }
+            // Up to version 7 the error stands at each partition, where version 1 has it as well.
             Self::OffsetFetch(request) => {
                 let groups = request.groups.into_iter().map(|group| OffsetFetchResponseGroup {
                     group_id: group.group_id,
                     error_code,
                     ..Default::default()
                 });
-                GroupResponse::OffsetFetch(OffsetFetchResponseData {
+                let partition = |partition_index: &i32| OffsetFetchResponsePartition {
+                    partition_index: *partition_index,
+                    committed_offset: -1,
+                    metadata: Some(text("")),
                     error_code,
+                    ..Default::default()
+                };
+                let topics = request.topics.into_iter().flatten().map(|topic| OffsetFetchResponseTopic {
+                    name: topic.name,
+                    partitions: topic.partition_indexes.iter().map(partition).collect(),
+                    ..Default::default()
+                });
+                GroupResponse::OffsetFetch(OffsetFetchResponseData {
+                    topics: topics.collect(),
                     groups: groups.collect(),
                     ..Default::default()
                 })

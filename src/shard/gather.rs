@@ -144,7 +144,7 @@ impl Core {
         match *gather {
             Gather::ListOffsets { request, outcomes, .. } => {
                 let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("all answered")).collect();
-                self.respond_cold(origin, &list_offsets::respond(&request, outcomes));
+                self.respond_cold(origin, &list_offsets::respond(origin.version, &request, outcomes));
             }
             Gather::EpochEnds { request, outcomes, .. } => {
                 let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("all answered")).collect();
