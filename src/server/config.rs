@@ -72,7 +72,7 @@ pub const FIELDS: &[Field] = &[
         "6000",
         "Smallest session timeout a member may ask for. Milliseconds, 1 or more.",
     ),
-    field("journal.bytes", "268435456", "Bytes of a lane's journal. 4194304 or more."),
+    field("journal.bytes", "268435456", "Bytes of a lane's journal. 4194304 or more, and at least 8 times message.max.bytes."),
     field(
         "listeners",
         "PLAINTEXT://127.0.0.1:9092",
@@ -100,6 +100,9 @@ pub const FIELDS: &[Field] = &[
         "Memory of a shard for records not yet read from disk again: newest records, shared by all readers. Bytes, 1048576 or more.",
     ),
 ];
+
+/// A batch is at most a quarter of the tail pool, and that at most half of the journal.
+const JOURNAL_PER_BATCH: u64 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -229,6 +232,13 @@ impl Config {
         let (listeners, advertised) = listeners(&reader)?;
         let admin = reader.text("admin.listener");
         let log_dirs = reader.text("log.dirs");
+        let journal_bytes = reader.number("journal.bytes", 4 << 20, 1 << 40)? as u64;
+        let batch_bytes = u64::from(topic_defaults.max_message_bytes);
+        if journal_bytes < JOURNAL_PER_BATCH * batch_bytes {
+            let least = JOURNAL_PER_BATCH * batch_bytes;
+            let why = format!("a batch of message.max.bytes = {batch_bytes} needs at least {least}");
+            return Err(reader.wrong("journal.bytes", &why));
+        }
         if log_dirs.contains(',') {
             return Err(reader.wrong("log.dirs", "this version takes exactly one log directory"));
         }
@@ -242,7 +252,7 @@ impl Config {
                 address => Some(resolve(address).map_err(|why| reader.wrong("admin.listener", &why))?),
             },
             cores: cores(&reader)?,
-            journal_bytes: reader.number("journal.bytes", 4 << 20, 1 << 40)? as u64,
+            journal_bytes,
             tail_pool_bytes: reader.number("tail.pool.bytes", 1 << 20, 1 << 40)? as u64,
             request_bytes_max: reader.number("socket.request.max.bytes", 1 << 20, i64::from(i32::MAX))?
                 as usize,

@@ -15,10 +15,9 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// One unpinned shard and a 4 MiB journal, unless `settings` say otherwise.
+    /// One unpinned shard and a small journal, unless `settings` say otherwise.
     pub fn start(data: &Path, settings: &[&str]) -> Self {
-        let mut all = vec!["cores=unpinned".to_string(), "journal.bytes=4194304".to_string()];
-        all.push("tail.pool.bytes=2097152".to_string());
+        let mut all = vec!["cores=unpinned".to_string(), "journal.bytes=16777216".to_string()];
         all.push("group.initial.rebalance.delay.ms=100".to_string());
         all.push("admin.listener=127.0.0.1:0".to_string());
         all.extend(settings.iter().map(|setting| setting.to_string()));
