@@ -63,6 +63,9 @@ struct Capture {
     rows_count: u32,
     replay_number: u64,
     replay_previous: u32,
+    /// As of the moment at which the last row was captured: what is created later is in no row.
+    segment_next: u64,
+    log_next: u32,
 }
 
 pub(super) struct ImageWrite {
@@ -108,6 +111,8 @@ impl Lane {
             rows_count: 0,
             replay_number: first.group_first,
             replay_previous: first.previous_checksum,
+            segment_next: 0,
+            log_next: 0,
         });
         self.cycle.phase = Phase::Imaging;
     }
@@ -129,6 +134,8 @@ impl Lane {
             State::Capturing(mut capture) => {
                 for _ in 0..ROWS_PER_STEP {
                     if !self.capture_row(&mut capture) {
+                        capture.segment_next = self.segment_next;
+                        capture.log_next = self.log_next;
                         let item = self.journal.item_next;
                         self.checkpoint.state = State::Captured(capture, item);
                         return true;
@@ -170,8 +177,8 @@ impl Lane {
             replay_number: U64::new(capture.replay_number),
             durable_number: U64::new(self.journal.group_durable),
             item_next: U64::new(item),
-            segment_next: U64::new(self.segment_next),
-            log_next: U32::new(self.log_next),
+            segment_next: U64::new(capture.segment_next),
+            log_next: U32::new(capture.log_next),
             replay_previous: U32::new(capture.replay_previous),
             incarnation: U64::new(self.journal.incarnation),
             payload_bytes: U64::new(capture.payload.len() as u64),

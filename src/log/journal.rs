@@ -44,6 +44,8 @@ pub(super) struct Queued {
     pub(super) item: Item,
     /// Bytes of an append that are in earlier groups already.
     pub(super) done_bytes: u64,
+    /// What of it is counted among the queue's bytes.
+    counted_bytes: u64,
 }
 
 /// What becomes true of a partition once the group is durable.
@@ -147,7 +149,7 @@ impl Journal {
         let number = self.item_next;
         self.item_next += 1;
         self.queued_bytes += size_bytes;
-        self.queue.push_back(Queued { number, item, done_bytes: 0 });
+        self.queue.push_back(Queued { number, item, done_bytes: 0, counted_bytes: size_bytes });
         number
     }
 
@@ -171,7 +173,6 @@ impl Journal {
         if let Some(number) = open
             && self.join(number, place, bytes, end_offset)
         {
-            self.queued_bytes += bytes;
             return number;
         }
         let to = place.position + bytes;
@@ -197,6 +198,9 @@ impl Journal {
         }
         *to += bytes;
         *end_offset = batch_end_offset;
+        let grown = EntryHeader::size_bytes((*to - *from) as usize) as u64 - queued.counted_bytes;
+        queued.counted_bytes += grown;
+        self.queued_bytes += grown;
         true
     }
 
@@ -325,7 +329,6 @@ impl Journal {
                     }
                     put_entry(&mut buffer[end..end + size], header, |out| out.copy_from_slice(payload));
                     end += size;
-                    self.queued_bytes -= size as u64;
                     true
                 }
                 Item::Append { log, segment, from, to, end_offset } => {
@@ -347,23 +350,22 @@ impl Journal {
                     // Of a piece, too, nothing may go before the whole batch is in its segment.
                     effects.push(Effect { log: *log, end: Place::new(*segment, *to), end_offset });
                     queued.done_bytes += step as u64;
-                    self.queued_bytes = self.queued_bytes.saturating_sub(step as u64);
-                    if step == left {
-                        // What was added for header and zeros when the item was queued.
-                        let overhead = EntryHeader::size_bytes((to - from) as usize) as u64 - (to - from);
-                        self.queued_bytes = self.queued_bytes.saturating_sub(overhead);
-                    }
                     step == left
                 }
             };
             entries_count += 1;
+            let left = match &queued.item {
+                Item::Append { from, to, .. } if !finished => {
+                    EntryHeader::size_bytes((to - from - queued.done_bytes) as usize) as u64
+                }
+                _ => 0,
+            };
+            self.queued_bytes -= queued.counted_bytes - left;
+            queued.counted_bytes = left;
             if !finished {
                 break;
             }
             self.queue.pop_front();
-        }
-        if self.queue.is_empty() {
-            self.queued_bytes = 0;
         }
         (end, entries_count)
     }

@@ -115,10 +115,11 @@ enum Purpose {
         request: Request,
         start: Option<FoundBatch>,
     },
-    /// `bytes` of the plan from `at` on; `batch_bytes` when the batch there is known to be as large.
+    /// About `bytes` of the plan from `at` on, which has `left` in the segment; `batch_bytes` when the batch there is known to be as large.
     Window {
         at: Place,
         bytes: u64,
+        left: u64,
         batch_bytes: Option<u64>,
     },
 }
@@ -126,7 +127,7 @@ enum Purpose {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Open,
-    Transfer { position: u64 },
+    Transfer { position: u64, asked_bytes: usize },
 }
 
 pub(super) struct Reads {
@@ -200,7 +201,7 @@ impl Lane {
 
     /// Plans the bytes from the batch that contains `from` up to `upto` (exclusive, a batch boundary,
     /// at most `log_end`), at most `bytes_max`; with `progress`, the first batch whole however large.
-    /// `read` names the answer where it is `Pending`.
+    /// `read` names the answer where it is `Pending`: the disk is asked in the next `turn`.
     pub fn plan(
         &mut self,
         log: LogId,
@@ -402,10 +403,8 @@ impl Lane {
             _ => range.bytes,
         };
         let bytes = bytes.min((bytes_max.min(WINDOW_BYTES - BLOCK_BYTES)).max(1) as u64);
-        let cut = bytes == range.bytes;
-        let purpose = Purpose::Window { at: place, bytes, batch_bytes: None };
+        let purpose = Purpose::Window { at: place, bytes, left: range.bytes, batch_bytes: None };
         self.read_later(read, plan.log, place.segment, purpose);
-        let _ = cut;
         Resolved::Pending
     }
 
@@ -459,7 +458,7 @@ impl Lane {
         let (position, bytes) = match &job.purpose {
             Purpose::Index { .. } => (0, WINDOW_BYTES as u64),
             Purpose::Plan { at, .. } => (at.position, SCAN_BYTES as u64),
-            Purpose::Window { at, bytes, batch_bytes } => {
+            Purpose::Window { at, bytes, batch_bytes, .. } => {
                 (at.position, batch_bytes.unwrap_or(*bytes).max(HEADER_BYTES as u64))
             }
         };
@@ -470,8 +469,8 @@ impl Lane {
             self.reads.put_buffer(buffer);
             buffer = self.reads.take_buffer(transfer_bytes);
         }
-        job.step = Step::Transfer { position: from };
         let transfer_bytes = transfer_bytes.min(buffer.len());
+        job.step = Step::Transfer { position: from, asked_bytes: transfer_bytes };
         self.stats.disk_reads_count += 1;
         self.stats.disk_read_bytes += transfer_bytes as u64;
         ring.read(self.jobs.token(key), file, from, buffer, 0..transfer_bytes);
@@ -506,10 +505,10 @@ impl Lane {
                 };
                 self.read_fail(ring, job, error)
             }
-            (Step::Transfer { position }, done) => {
+            (Step::Transfer { position, asked_bytes }, done) => {
                 let buffer = done.into_buffer();
                 let bytes = match outcome {
-                    Ok(()) => buffer.len(),
+                    Ok(()) => asked_bytes,
                     Err(IoError::Short { transferred_bytes }) => transferred_bytes,
                     Err(error) => {
                         job.buffer = Some(buffer);
@@ -573,10 +572,10 @@ impl Lane {
                     Ok(Walk::Index(_) | Walk::End) => self.read_empty(ring, job, request),
                 }
             }
-            Purpose::Window { at, bytes: wanted, batch_bytes } => {
+            Purpose::Window { at, bytes: wanted, left, batch_bytes } => {
                 let skip = (at.position - position) as usize;
                 let data = buffer.get(skip..bytes).unwrap_or_default();
-                match verified(data, wanted, batch_bytes.is_some()) {
+                match verified(data, wanted, left, batch_bytes.is_some()) {
                     Verified::Bytes(ready) => {
                         let window = Ok((buffer, skip..skip + ready as usize));
                         let read = job.read;
@@ -587,7 +586,8 @@ impl Lane {
                     }
                     Verified::Larger(batch_bytes) if batch_bytes <= self.batch_bytes_limit(&job) => {
                         job.buffer = Some(buffer);
-                        job.purpose = Purpose::Window { at, bytes: wanted, batch_bytes: Some(batch_bytes) };
+                        job.purpose =
+                            Purpose::Window { at, bytes: wanted, left, batch_bytes: Some(batch_bytes) };
                         let file = self.files.pin(job.segment).expect("pinned by this job");
                         self.files.unpin(job.segment);
                         self.read_transfer(ring, key, job, file)
@@ -764,9 +764,9 @@ enum Verified {
     Damaged,
 }
 
-/// Checks the batches in `data`, of which the plan wants `wanted`. `whole`: the first batch was read
+/// Checks the batches in `data`, about `wanted` bytes of them, of which the plan has `left`. `whole`: the first batch was read
 /// wholly, if the file has it.
-fn verified(data: &[u8], wanted: u64, whole: bool) -> Verified {
+fn verified(data: &[u8], wanted: u64, left: u64, whole: bool) -> Verified {
     let mut ready = 0;
     let mut offset_min = i64::MIN;
     while ready < wanted {
@@ -788,7 +788,7 @@ fn verified(data: &[u8], wanted: u64, whole: bool) -> Verified {
         offset_min = header.last_offset().0 + 1;
         ready += size as u64;
     }
-    Verified::Bytes(ready.min(wanted))
+    Verified::Bytes(ready.min(left))
 }
 
 /// The rows of an index file; None where it isn't whole and of this segment.

@@ -16,7 +16,7 @@ use super::cycle::Cycle;
 use super::directory::lane_dir;
 use super::disk::{Disk, failed};
 use super::files::Files;
-use super::format::{EntryHeader, EntryKind, IMAGE_MAGIC, ImageHeader, Sealed, VERSION};
+use super::format::{BLOCK_BYTES, EntryHeader, EntryKind, IMAGE_MAGIC, ImageHeader, Sealed, VERSION};
 use super::jobs::Jobs;
 use super::journal::{FreeFile, Journal, JournalFile};
 use super::lane::Lane;
@@ -61,7 +61,8 @@ impl Lane {
     ///
     /// After: every record that was called durable is there again; a group of a new incarnation is
     ///        durable, so that no later recovery decides otherwise on what was torn.
-    pub fn recover(ring: &mut Ring, options: LaneOptions) -> Result<(Self, RecoveryReport), LaneError> {
+    pub fn recover(ring: &mut Ring, mut options: LaneOptions) -> Result<(Self, RecoveryReport), LaneError> {
+        options.group_bytes_max -= options.group_bytes_max % BLOCK_BYTES as u32;
         options.check()?;
         let dir = lane_dir(&options.dir, options.lane);
         let mut report = RecoveryReport::default();

@@ -12,7 +12,7 @@ pub struct LaneStats {
     /// Appends and creations refused for now.
     pub busy_count: u64,
     pub groups_count: u64,
-    /// With headers and padding.
+    /// Written to the journal, with headers and padding.
     pub group_bytes: u64,
     /// Time from a group's submission to its durability, by [`FLUSH_BUCKETS_US`].
     pub flush_buckets: [u64; FLUSH_BUCKETS_US.len() + 1],

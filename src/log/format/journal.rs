@@ -187,7 +187,7 @@ impl EntryKind {
 /// | 20 |     4 | reserved          |                                        | 0     | 1     |
 /// | 24 |     8 | segment_bytes_max | settings at creation                   |       | 1     |
 /// | 32 |     8 | segment_ms_max    | likewise                               |       | 1     |
-/// | 40 |     8 | wall_ms           | of the creation, since 1970            |       | 1     |
+/// | 40 |     8 | wall_ms           | of the first segment, since 1970       |       | 1     |
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(in crate::log) struct CreatePayload {

@@ -9,7 +9,7 @@ use crate::base::random::Random;
 use crate::log::testing::Batch;
 use crate::log::{
     AppendError, Lane, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, Plan, PlanStart,
-    ProducerTable, RecoveryReport, Resolved, Sequence, prepare_dir,
+    ProducerTable, ReadError, RecoveryReport, Resolved, Sequence, prepare_dir,
 };
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::sim::World;
@@ -84,6 +84,8 @@ pub struct Harness {
     /// The last durable sequence that was seen before the crash.
     pub durable: Sequence,
     reads_count: u64,
+    /// A read found the power gone.
+    pub cut: bool,
 }
 
 pub fn recover(world: &World, options: &LaneOptions) -> Result<(Ring, Lane, RecoveryReport), LaneError> {
@@ -108,6 +110,7 @@ impl Harness {
             epoch: 0,
             durable: Sequence(0),
             reads_count: 0,
+            cut: false,
         }
     }
 
@@ -115,8 +118,13 @@ impl Harness {
         WallMs(1_700_000_000_000)
     }
 
-    pub fn create(&mut self, id: TopicPartition, segment_bytes_max: u64) -> Result<usize, AppendError> {
-        let (log, created) = self.lane.create_partition(id, 1, settings(segment_bytes_max), self.wall())?;
+    pub fn create(&mut self, id: TopicPartition, segment_bytes_max: u64) -> usize {
+        self.try_create(id, segment_bytes_max).expect("there is room")
+    }
+
+    pub fn try_create(&mut self, id: TopicPartition, segment_bytes_max: u64) -> Result<usize, AppendError> {
+        let wall = self.wall();
+        let (log, created) = self.lane.create_partition(id, 1, settings(segment_bytes_max), wall)?;
         self.partitions.push(ModelPartition {
             id,
             log,
@@ -220,7 +228,7 @@ impl Harness {
                 let event = self.events.remove(index);
                 return Some(take(event));
             }
-            if self.lane.fenced().is_some() {
+            if self.cut || self.lane.fenced().is_some() {
                 return None;
             }
             self.turn_within_ms();
@@ -248,7 +256,19 @@ impl Harness {
                 _ => unreachable!("matched"),
             },
         )?;
-        Some(planned.expect("nothing is damaged"))
+        self.unless_cut(planned)
+    }
+
+    /// A read fails with EIO once the power is gone, and for no other reason.
+    fn unless_cut<T>(&mut self, result: Result<T, ReadError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(ReadError::Io(_)) => {
+                self.cut = true;
+                None
+            }
+            Err(ReadError::Damaged(what)) => panic!("nothing is damaged, but {what}"),
+        }
     }
 
     /// All bytes of a plan; None when fenced meanwhile.
@@ -268,7 +288,7 @@ impl Harness {
                             _ => unreachable!("matched"),
                         },
                     )?;
-                    let (buffer, range) = window.expect("nothing is damaged");
+                    let (buffer, range) = self.unless_cut(window)?;
                     assert!(!range.is_empty());
                     out.extend_from_slice(&buffer[range.clone()]);
                     plan.advance(range.len() as u64);
@@ -284,7 +304,7 @@ impl Harness {
         let mut from = from;
         while from < model.end() {
             let Some(mut plan) = self.plan(model.log, from, model.end(), bytes_max) else {
-                assert!(self.lane.fenced().is_some(), "{from} of {} is readable", model.end());
+                assert!(self.cut || self.lane.fenced().is_some(), "{from} of {} is readable", model.end());
                 return;
             };
             let first = model.batches.partition_point(|batch| batch.end_offset <= from);
@@ -320,6 +340,16 @@ impl Harness {
             assert!(known, "{found} with number {} was never created", log.0);
         }
         let durable_before = self.durable;
+        if std::env::var("DBG").is_ok() {
+            eprintln!(
+                "DBG recovered: durable before {durable_before:?}, alive {:?}; model {:?}",
+                alive.iter().map(|a| a.0.0).collect::<Vec<_>>(),
+                self.partitions
+                    .iter()
+                    .map(|m| (m.log.0, m.created, m.dropped, m.acked_end, m.end()))
+                    .collect::<Vec<_>>()
+            );
+        }
         let lane = &self.lane;
         for model in std::mem::take(&mut self.partitions) {
             let mut model = model;

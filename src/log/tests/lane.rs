@@ -9,7 +9,7 @@ use crate::ring::Sleep;
 fn an_append_is_durable_after_one_group_and_readable_at_once() {
     let mut harness = Harness::new(1, small_options());
     let mut random = Random::new(1);
-    let index = harness.create(id(1), 1 << 20).expect("there is room");
+    let index = harness.create(id(1), 1 << 20);
     harness.append(index, &mut random, 500).expect("there is room");
     assert_eq!(harness.partitions[index].acked_end, 0);
     harness.check_bytes(index, 0, 1 << 20);
@@ -21,7 +21,7 @@ fn an_append_is_durable_after_one_group_and_readable_at_once() {
 fn what_is_durable_survives_a_restart_with_its_epochs_and_producers() {
     let mut harness = Harness::new(2, small_options());
     let mut random = Random::new(2);
-    let index = harness.create(id(1), 8 << 10).expect("there is room");
+    let index = harness.create(id(1), 8 << 10);
     for round in 0..40 {
         harness.epoch = round / 10;
         harness.append(index, &mut random, 2_000).expect("there is room");
@@ -44,7 +44,7 @@ fn what_is_durable_survives_a_restart_with_its_epochs_and_producers() {
 fn a_clean_stop_leaves_segments_that_are_batches_and_nothing_else() {
     let mut harness = Harness::new(3, small_options());
     let mut random = Random::new(3);
-    let index = harness.create(id(1), 8 << 10).expect("there is room");
+    let index = harness.create(id(1), 8 << 10);
     for _ in 0..60 {
         while harness.append(index, &mut random, 2_000).is_err() {
             harness.housekeep();
@@ -76,7 +76,7 @@ fn a_clean_stop_leaves_segments_that_are_batches_and_nothing_else() {
 fn a_dropped_partition_leaves_no_file_and_its_name_may_come_again() {
     let mut harness = Harness::new(4, small_options());
     let mut random = Random::new(4);
-    let index = harness.create(id(1), 8 << 10).expect("there is room");
+    let index = harness.create(id(1), 8 << 10);
     for _ in 0..30 {
         harness.append(index, &mut random, 1_000).expect("there is room");
         harness.settle();
@@ -89,7 +89,7 @@ fn a_dropped_partition_leaves_no_file_and_its_name_may_come_again() {
     assert_eq!(left, Vec::<String>::new());
     assert_eq!(harness.lane.find(id(1)), None);
     harness.partitions.clear();
-    let again = harness.create(id(1), 8 << 10).expect("the name is free");
+    let again = harness.create(id(1), 8 << 10);
     harness.append(again, &mut random, 1_000).expect("there is room");
     harness.settle();
     harness.check_bytes(again, 0, 1 << 20);
@@ -99,7 +99,7 @@ fn a_dropped_partition_leaves_no_file_and_its_name_may_come_again() {
 fn segments_below_the_log_start_are_deleted() {
     let mut harness = Harness::new(5, small_options());
     let mut random = Random::new(5);
-    let index = harness.create(id(1), 8 << 10).expect("there is room");
+    let index = harness.create(id(1), 8 << 10);
     for _ in 0..80 {
         while harness.append(index, &mut random, 2_000).is_err() {
             harness.settle();
@@ -126,7 +126,7 @@ fn segments_below_the_log_start_are_deleted() {
 fn timestamps_lead_to_the_first_batch_that_reaches_them() {
     let mut harness = Harness::new(6, small_options());
     let mut random = Random::new(6);
-    let index = harness.create(id(1), 8 << 10).expect("there is room");
+    let index = harness.create(id(1), 8 << 10);
     for _ in 0..80 {
         while harness.append(index, &mut random, 2_000).is_err() {
             harness.settle();
