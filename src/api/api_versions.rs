@@ -20,10 +20,13 @@ const METADATA_VERSION: FeatureRange<'static> =
 const METADATA_VERSION_FINALIZED: FeatureRange<'static> =
     FeatureRange { name: "metadata.version", level_min: 30, level_max: 30 };
 
+const SOFTWARE_NAMES_FROM: i16 = 3;
+
 /// Appends the response's body; `epoch` is that of the catalog.
 pub fn respond(version: i16, body: &[u8], epoch: u64, out: &mut Vec<u8>) -> Result<(), DecodeError> {
     let request = ApiVersionsRequest::parse(version, body)?;
-    let error = if request.has_legal_software_names() { ErrorCode::None } else { ErrorCode::InvalidRequest };
+    let is_legal = version < SOFTWARE_NAMES_FROM || request.has_legal_software_names();
+    let error = if is_legal { ErrorCode::None } else { ErrorCode::InvalidRequest };
     let ranges = if error.is_error() { Vec::new() } else { table::ranges() };
     let features = Features {
         supported: &[METADATA_VERSION],
