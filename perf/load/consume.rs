@@ -1,0 +1,229 @@
+//! Consume: reads a topic for a while and counts, or checks, what it gets.
+
+use crate::Failure;
+use crate::client::{Client, OFFSET_EARLIEST, OFFSET_LATEST, offsets_at_leaders};
+use crate::fetch::{Event, FetchLimits, Fetcher, Reading};
+use crate::frames::Stamp;
+use crate::options::{ConsumeOptions, From};
+use crate::result::RunResult;
+use crate::series::{Latencies, Series};
+use crate::usage::Snapshot;
+use crate::verify::{Checker, Ledger, Verification};
+use corelane::protocol::record::records;
+use corelane::protocol::record_batch::{BatchHeader, HEADER_BYTES};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How long a broker may give nothing while records are left to be read.
+const PROGRESS_NS_MAX: u64 = 30_000_000_000;
+
+/// Counts of the measured window.
+struct Window {
+    from_ns: u64,
+    end_ns: u64,
+    records: u64,
+    bytes: u64,
+    latencies: Latencies,
+    series: Series,
+    measures_latency: bool,
+    checker: Option<Checker>,
+}
+
+impl Window {
+    fn see(&mut self, now: u64, event: &Event<'_>) {
+        let (partition, batch, records) = match event {
+            Event::Batch { partition, batch, records } => (*partition, *batch, *records),
+            Event::Again { partition } => {
+                self.checker.iter_mut().for_each(|checker| checker.restart(*partition));
+                return;
+            }
+        };
+        let is_measured = (self.from_ns..self.end_ns).contains(&now);
+        self.series.count(records, batch.len() as u64);
+        if is_measured {
+            self.records += records;
+            self.bytes += batch.len() as u64;
+        }
+        if self.measures_latency
+            && let Some(sent_ns) = sent_ns(batch)
+        {
+            let ns = now.saturating_sub(sent_ns);
+            self.series.latency_ns(ns);
+            if is_measured {
+                self.latencies.record_ns(ns);
+            }
+        }
+        if let Some(checker) = &mut self.checker {
+            checker.check(partition, batch);
+        }
+    }
+}
+
+/// Intended send time of a batch; `None` for one without.
+fn sent_ns(batch: &[u8]) -> Option<u64> {
+    let count = BatchHeader::view(batch)?.records_count.get();
+    let first = records(count, batch.get(HEADER_BYTES..)?).next()?.ok()?;
+    let (front, _) = first.value?.split_at_checked(crate::frames::STAMP_BYTES)?;
+    // Without its content, which would be checksummed.
+    let (stamp, _) = Stamp::read(front)?;
+    (stamp.sent_ns > 0).then_some(stamp.sent_ns)
+}
+
+/// Runs `corelane-load consume`; true when the result is valid.
+pub fn run(options: &ConsumeOptions) -> Result<bool, Failure> {
+    let common = &options.common;
+    let mut fetcher = connect(options)?;
+    let start_ns = fetcher.now_ns();
+    let from_ns = start_ns + (common.warmup_seconds * 1e9) as u64;
+    let end_ns = from_ns + (common.seconds * 1e9) as u64;
+    let mut window = Window {
+        from_ns,
+        end_ns,
+        records: 0,
+        bytes: 0,
+        latencies: Latencies::new(),
+        series: Series::new(start_ns, from_ns, common.quiet),
+        measures_latency: options.latency,
+        checker: options.verify.then(|| Checker::new(None)),
+    };
+    read_until(&mut fetcher, &mut window, from_ns)?;
+    let before = (Snapshot::take(&common.pid)?, fetcher.counts.requests, fetcher.now_ns());
+    read_until(&mut fetcher, &mut window, end_ns)?;
+    let after = (Snapshot::take(&common.pid)?, fetcher.counts.requests, fetcher.now_ns());
+    let requests = after.1 - before.1;
+    let seconds = (after.2 - before.2) as f64 / 1e9;
+    let verification = window.checker.take().map(Checker::finish);
+    let invalid_because = invalid_because(&fetcher, verification.as_ref(), window.records);
+    let result = RunResult {
+        kind: "consume",
+        valid: invalid_because.is_empty(),
+        invalid_because,
+        version: env!("CARGO_PKG_VERSION"),
+        started_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64,
+        options: describe(options),
+        seconds,
+        records: window.records,
+        bytes: window.bytes,
+        requests,
+        records_per_second: window.records as f64 / seconds,
+        mib_per_second: window.bytes as f64 / seconds / f64::from(1 << 20),
+        offered_records_per_second: None,
+        errors: fetcher.counts.errors,
+        lost_requests: 0,
+        unsent_requests: 0,
+        latency: if options.latency { Some(window.latencies.report()?) } else { None },
+        generator_lag: None,
+        broker: (!common.pid.is_empty())
+            .then(|| before.0.usage(&after.0, window.records, window.bytes, requests)),
+        surroundings: before.0.surroundings(&after.0),
+        verification,
+        series: window.series.into_seconds(),
+    };
+    result.publish()
+}
+
+fn invalid_because(fetcher: &Fetcher, verification: Option<&Verification>, records: u64) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if !fetcher.counts.errors.is_empty() {
+        reasons.push("the broker answered errors".to_string());
+    }
+    if verification.is_some_and(|verification| verification.findings > 0) {
+        reasons.push("what was read is not what was written".to_string());
+    }
+    if records == 0 {
+        reasons.push("nothing was read".to_string());
+    }
+    reasons
+}
+
+fn connect(options: &ConsumeOptions) -> Result<Fetcher, Failure> {
+    let common = &options.common;
+    let leaders = Client::connect(&common.bootstrap)?.leaders(&common.topic)?;
+    let count =
+        options.partitions.map_or(leaders.0.len(), |count| leaders.0.len().min(count.max(0) as usize));
+    let partitions: Vec<i32> = (0..count as i32).collect();
+    let earliest = offsets_at_leaders(&leaders, &common.topic, &partitions, OFFSET_EARLIEST)?;
+    let from = match options.from {
+        From::Beginning => earliest.clone(),
+        From::End => offsets_at_leaders(&leaders, &common.topic, &partitions, OFFSET_LATEST)?,
+    };
+    let readings: Vec<Reading> = partitions
+        .iter()
+        .map(|partition| Reading {
+            partition: *partition,
+            offset: from[partition],
+            end: None,
+            again_from: options.again.then(|| earliest[partition]),
+        })
+        .collect();
+    let limits = FetchLimits {
+        max_bytes: options.max_bytes,
+        partition_max_bytes: options.partition_max_bytes,
+        min_bytes: options.min_bytes,
+        max_wait_ms: options.max_wait_ms,
+    };
+    Fetcher::connect(&common.topic, limits, common.connections, &leaders, &readings)
+}
+
+fn read_until(fetcher: &mut Fetcher, window: &mut Window, until_ns: u64) -> Result<(), Failure> {
+    while fetcher.now_ns() < until_ns {
+        let wake_ns = until_ns.min(window.series.next_ns());
+        fetcher.turn(wake_ns, &mut |now, event| window.see(now, &event))?;
+        let now = fetcher.now_ns();
+        window.series.tick(now, String::new);
+    }
+    Ok(())
+}
+
+/// Reads from `from` to the log's end and checks everything against the ledger.
+pub fn read_back(
+    bootstrap: &str,
+    topic: &str,
+    from: &std::collections::BTreeMap<i32, i64>,
+    ledger: Ledger,
+) -> Result<Verification, Failure> {
+    let leaders = Client::connect(bootstrap)?.leaders(topic)?;
+    let partitions: Vec<i32> = from.keys().copied().collect();
+    let ends = offsets_at_leaders(&leaders, topic, &partitions, OFFSET_LATEST)?;
+    let readings: Vec<Reading> = from
+        .iter()
+        .map(|(partition, offset)| Reading {
+            partition: *partition,
+            offset: *offset,
+            end: Some(ends[partition]),
+            again_from: None,
+        })
+        .collect();
+    let limits =
+        FetchLimits { max_bytes: 8 << 20, partition_max_bytes: 4 << 20, min_bytes: 1, max_wait_ms: 500 };
+    let mut fetcher = Fetcher::connect(topic, limits, 2, &leaders, &readings)?;
+    let mut checker = Checker::new(Some(ledger));
+    let mut progress_ns = fetcher.now_ns();
+    while !fetcher.is_done() {
+        let now = fetcher.now_ns();
+        if now > progress_ns + PROGRESS_NS_MAX {
+            return Err(Failure::new("reading back: the broker gives nothing more before the log's end"));
+        }
+        fetcher.turn(now + 1_000_000_000, &mut |now, event| {
+            if let Event::Batch { partition, batch, .. } = event {
+                progress_ns = now;
+                checker.check(partition, batch);
+            }
+        })?;
+    }
+    Ok(checker.finish())
+}
+
+fn describe(options: &ConsumeOptions) -> serde_json::Value {
+    serde_json::json!({
+        "bootstrap": options.common.bootstrap,
+        "topic": options.common.topic,
+        "connections": options.common.connections,
+        "warmup_seconds": options.common.warmup_seconds,
+        "from": format!("{:?}", options.from),
+        "max_bytes": options.max_bytes,
+        "partition_max_bytes": options.partition_max_bytes,
+        "min_bytes": options.min_bytes,
+        "max_wait_ms": options.max_wait_ms,
+        "again": options.again,
+    })
+}

@@ -1,0 +1,175 @@
+//! Options: what the command line says.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "corelane-load", about = "Open-loop load on a Kafka-compatible broker.")]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Write records at a fixed rate, or as fast as they are acknowledged.
+    Produce(ProduceOptions),
+    /// Read records with long polls.
+    Consume(ConsumeOptions),
+}
+
+#[derive(Args)]
+pub struct Common {
+    /// Any broker of the cluster, HOST:PORT.
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    pub bootstrap: String,
+    #[arg(long, default_value = "load")]
+    pub topic: String,
+    /// Connections to each leader.
+    #[arg(long, default_value_t = 4)]
+    pub connections: usize,
+    /// Length of the measured window.
+    #[arg(long, default_value_t = 20.0)]
+    pub seconds: f64,
+    /// Load before the measured window.
+    #[arg(long, default_value_t = 5.0)]
+    pub warmup_seconds: f64,
+    /// Broker process whose CPU time and memory are measured; may be given several times.
+    #[arg(long)]
+    pub pid: Vec<u32>,
+    /// Print no line per second.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct ProduceOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Partitions of the topic when it has to be made; an existing one is used as it is.
+    #[arg(long, default_value_t = 16)]
+    pub partitions: i32,
+    #[arg(long, default_value_t = 1)]
+    pub replication_factor: i16,
+    /// Setting of the topic when it has to be made, NAME=VALUE; may be given several times.
+    #[arg(long)]
+    pub topic_config: Vec<String>,
+    /// Requests in flight on each connection.
+    #[arg(long, default_value_t = 5)]
+    pub in_flight: usize,
+    /// Bytes of each record's value.
+    #[arg(long, default_value_t = 1024)]
+    pub record_bytes: usize,
+    /// Batches are as many records as fit.
+    #[arg(long, default_value_t = 16384)]
+    pub batch_bytes: usize,
+    /// Records of a batch, instead of as many as fit.
+    #[arg(long)]
+    pub batch_records: Option<usize>,
+    /// Batches of a request, each for another partition.
+    #[arg(long, default_value_t = 1)]
+    pub partitions_per_request: usize,
+    /// Records a second over all connections, or `max`: the next request as soon as one was answered.
+    #[arg(long, default_value = "max")]
+    pub rate: Rate,
+    #[arg(long, value_enum, default_value_t = Arrivals::Constant)]
+    pub arrivals: Arrivals,
+    #[arg(long, value_enum, default_value_t = Acks::All)]
+    pub acks: Acks,
+    /// Seed of the records' content and of Poisson arrivals.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Number the records, and read everything back afterwards: every acknowledged record must be there
+    /// once, in order, at its offset, with its content.
+    #[arg(long)]
+    pub verify: bool,
+    /// Write the intended send time into every record, for `consume --latency`.
+    #[arg(long)]
+    pub stamp: bool,
+    /// Connect again after a connection was lost, and go on.
+    #[arg(long)]
+    pub reconnect: bool,
+}
+
+#[derive(Args)]
+pub struct ConsumeOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Read only the first partitions of the topic.
+    #[arg(long)]
+    pub partitions: Option<i32>,
+    #[arg(long, value_enum, default_value_t = From::Beginning)]
+    pub from: From,
+    /// Most bytes of one answer.
+    #[arg(long, default_value_t = 1024 * 1024)]
+    pub max_bytes: i32,
+    /// Most bytes of one partition in an answer.
+    #[arg(long, default_value_t = 1024 * 1024)]
+    pub partition_max_bytes: i32,
+    #[arg(long, default_value_t = 1)]
+    pub min_bytes: i32,
+    #[arg(long, default_value_t = 500)]
+    pub max_wait_ms: i32,
+    /// Begin again at the log's start when its end is reached.
+    #[arg(long)]
+    pub again: bool,
+    /// Check every batch's checksum, and every record's place, order and content.
+    #[arg(long)]
+    pub verify: bool,
+    /// Measure from the time that `produce --stamp` wrote into the records, on the same machine.
+    #[arg(long)]
+    pub latency: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    Max,
+    RecordsPerSecond(f64),
+}
+
+impl std::str::FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.parse::<f64>() {
+            Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(Self::RecordsPerSecond(rate)),
+            _ => Err("a number of records per second above 0, or max".to_string()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arrivals {
+    /// Equal gaps.
+    Constant,
+    /// Gaps as of many independent clients.
+    Poisson,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Acks {
+    All,
+    #[value(name = "1")]
+    Leader,
+    /// No answer: a request counts when it is in the socket's queue.
+    #[value(name = "0")]
+    Never,
+}
+
+impl Acks {
+    pub fn number(self) -> i16 {
+        match self {
+            Self::All => -1,
+            Self::Leader => 1,
+            Self::Never => 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum From {
+    Beginning,
+    End,
+}
