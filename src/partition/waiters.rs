@@ -22,16 +22,11 @@ pub struct ProduceWaiter<T> {
 }
 
 /// Bounded by the requests in flight of all connections: each has at most one waiter per part.
+#[derive(Default)]
 pub struct Waiters {
     /// In the order of `end`, but for duplicates, whose end may lie earlier.
     produce: VecDeque<ProduceWaiter<AppendOutcome>>,
     fetch: Vec<ReplyTo>,
-}
-
-impl Default for Waiters {
-    fn default() -> Self {
-        Self { produce: VecDeque::new(), fetch: Vec::new() }
-    }
 }
 
 /// What a successful append answers.

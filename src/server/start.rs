@@ -30,7 +30,7 @@ pub struct Broker {
     pub addresses: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     shards: Vec<JoinHandle<Result<(), String>>>,
-    stops: Vec<(Sender<Mail>, Waker)>,
+    stops: Stops,
     _data_dir: DataDir,
 }
 
@@ -233,10 +233,13 @@ fn endpoints(config: &Config, addresses: &[SocketAddr]) -> Vec<Endpoint> {
     with_port.collect()
 }
 
+/// The server's own way to each shard.
+type Stops = Vec<(Sender<Mail>, Waker)>;
+
 type Mailboxes = Vec<(Vec<Option<Peer>>, Vec<Receiver<Mail>>)>;
 
 /// A queue for every pair of shards, and from the control thread and the server to each.
-fn connect(built: &[Built]) -> (Mailboxes, Vec<(Sender<Mail>, Waker)>, Vec<Post>) {
+fn connect(built: &[Built]) -> (Mailboxes, Stops, Vec<Post>) {
     let mut peers: Vec<Vec<Option<Peer>>> = built.iter().map(|_| Vec::new()).collect();
     let mut receivers: Vec<Vec<Receiver<Mail>>> = built.iter().map(|_| Vec::new()).collect();
     for (from, peers) in peers.iter_mut().enumerate() {

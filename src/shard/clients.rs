@@ -283,8 +283,7 @@ impl Core {
             return;
         }
         let mut out = self.spare.take();
-        loop {
-            let Some(connection) = self.clients.connections.get_mut(key) else { break };
+        while let Some(connection) = self.clients.connections.get_mut(key) {
             let request = match connection.outbound.take(&mut out, SEND_BYTES_MAX) {
                 Next::Stream(request) if out.len() < SEND_BYTES_MAX => *request,
                 Next::Stream(_) | Next::Nothing => break,

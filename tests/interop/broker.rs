@@ -64,10 +64,6 @@ impl Broker {
         }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGKILL: no chance to write anything.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child of ours");

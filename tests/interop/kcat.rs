@@ -41,6 +41,22 @@ fn a_million_lines_come_back_byte_for_byte_with_every_codec() {
 }
 
 #[test]
+fn the_admin_port_tells_health_and_metrics() {
+    let dir = scratch("admin");
+    let broker = Broker::start(&dir.join("data"), &[]);
+    let get = |path: &str| -> String {
+        let mut stream = std::net::TcpStream::connect(&broker.admin).expect("the admin port");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        std::io::read_to_string(stream).expect("an answer")
+    };
+    assert!(get("/health").ends_with("ok\n"));
+    let metrics = get("/metrics");
+    assert!(metrics.contains("corelane_connections_open_count{shard=\"0\"} 0"), "{metrics}");
+    assert!(metrics.contains("# EOF"), "{metrics}");
+    std::fs::remove_dir_all(&dir).ok();
+}
+
+#[test]
 fn a_consumer_waits_and_gets_what_comes() {
     let Ok(mut consume) = install::kcat() else {
         skipped("a_consumer_waits_and_gets_what_comes", "kcat isn't there");

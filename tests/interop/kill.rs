@@ -12,6 +12,48 @@ fn kills() -> usize {
     std::env::var("CORELANE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(3)
 }
 
+/// Produces numbered records and verifies them.
+fn numbered(broker: &mut Broker, topic: &str, acknowledged: &str, count: &str) {
+    let server = broker.address.clone();
+    let program = |arguments: &[&str]| {
+        let mut java = install::java().expect("installed by the caller");
+        run(java.arg("Numbered").args(arguments)).unwrap_or_else(|error| panic!("{error}\n{}", broker.log()))
+    };
+    program(&["produce", &server, topic, count, "300", acknowledged]);
+    let said = program(&["verify", &server, topic, acknowledged]);
+    assert!(said.contains(&format!("read {count} acknowledged {count} problems 0")), "{said}");
+}
+
+#[test]
+fn another_number_of_shards_serves_the_same_partitions() {
+    if let Err(why) = install::java() {
+        skipped("another_number_of_shards_serves_the_same_partitions", &why);
+        return;
+    }
+    let cores: Vec<usize> = (0..std::thread::available_parallelism().map_or(1, usize::from).min(2)).collect();
+    let dir = scratch("shards");
+    let data = dir.join("data");
+    let settings = |count: usize| {
+        let list: Vec<String> = cores.iter().take(count).map(usize::to_string).collect();
+        format!("cores={}", list.join(","))
+    };
+    let mut written: Vec<(String, String)> = Vec::new();
+    for (round, count) in [1, cores.len(), 1, cores.len()].into_iter().enumerate() {
+        let mut broker = Broker::start(&data, &["num.partitions=8", &settings(count)]);
+        for (topic, acknowledged) in &written {
+            let mut java = install::java().expect("installed above");
+            let verified = run(java.args(["Numbered", "verify", &broker.address, topic, acknowledged]));
+            verified.unwrap_or_else(|error| panic!("{topic} on {count} shards: {error}\n{}", broker.log()));
+        }
+        let topic = format!("round-{round}");
+        let acknowledged = dir.join(&topic).display().to_string();
+        numbered(&mut broker, &topic, &acknowledged, "20000");
+        written.push((topic, acknowledged));
+        broker.kill();
+    }
+    std::fs::remove_dir_all(&dir).ok();
+}
+
 #[test]
 fn sigkill_under_load_loses_and_doubles_nothing() {
     if let Err(why) = install::java() {
