@@ -38,6 +38,11 @@ pub struct AppendOutcome {
     pub log_start: Offset,
 }
 
+impl AppendOutcome {
+    /// Of an append without an answer.
+    pub const NONE: Self = Self { base_offset: Offset(-1), log_append_time_ms: -1, log_start: Offset(-1) };
+}
+
 impl Waiters {
     pub fn add_produce(&mut self, waiter: ProduceWaiter<AppendOutcome>) {
         // A duplicate waits for its original, whose end is at most that of the newest append, so

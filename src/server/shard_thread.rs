@@ -20,6 +20,7 @@ use crate::shard::clients::{ClientLimits, Clients};
 use crate::shard::mail::{Mail, Mailbox, Peer};
 use crate::shard::metadata::Metadata;
 use crate::shard::storage::Storage;
+use crate::shard::worker::WorkerHandle;
 use crate::shard::{Shard, ShardParts, host};
 
 /// Requests that are decoded into memory of their own are at most this large.
@@ -36,6 +37,7 @@ pub struct ShardSetup {
     pub broker_settings: Vec<BrokerSetting>,
     pub records: Vec<MetadataRecord>,
     pub control: ControlHandle,
+    pub worker: WorkerHandle,
     pub cells: &'static Cells,
 }
 
@@ -146,7 +148,7 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
         lanes.push(recovered);
     }
     built.recovery_ms = began.elapsed().as_millis() as u64;
-    Ok((ring, Storage::new(lanes, setup.lanes.clone()), built))
+    Ok((ring, Storage::new(setup.id, lanes, setup.lanes.clone(), setup.worker.clone()), built))
 }
 
 fn listen_all(

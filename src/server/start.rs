@@ -23,6 +23,7 @@ use crate::log;
 use crate::metrics::Cells;
 use crate::ring::{Ring, RingOptions, Waker};
 use crate::shard::mail::{Mail, Peer, QUEUE_MAILS};
+use crate::shard::worker::{self, PostMail, WorkerHandle};
 
 /// A broker that serves. Dropping it doesn't stop it: `stop` does.
 pub struct Broker {
@@ -63,6 +64,7 @@ impl Broker {
         let started =
             start_control(&config, &data_dir, shards_count, posts_receiver, admin_listener, cells.clone())?;
 
+        let (worker, jobs) = WorkerHandle::new();
         let mut threads = Vec::new();
         let mut building = Vec::new();
         for (index, core) in cores.iter().enumerate() {
@@ -78,6 +80,7 @@ impl Broker {
                 broker_settings: broker_settings(&config),
                 records: started.records.clone(),
                 control: started.handles[index].clone(),
+                worker: worker.clone(),
                 cells: cells[index],
             };
             let (thread, steps) = shard_thread::spawn(setup)?;
@@ -92,7 +95,11 @@ impl Broker {
         let recovery_ms = built.iter().map(|built| built.recovery_ms).max().unwrap_or(0);
         let addresses = open_listeners(&config, &building)?;
         let endpoints = endpoints(&config, &addresses);
-        let (peers, stops, posts) = connect(&built);
+        let (peers, stops, posts, worker_posts) = connect(&built);
+        let worker_thread = std::thread::Builder::new().name("worker".into());
+        worker_thread
+            .spawn(move || worker::run(jobs, worker_posts))
+            .map_err(|error| format!("the worker thread can't be started: {error}"))?;
         for (steps, mailbox) in building.iter().zip(peers) {
             steps.serve(Peers { mailbox, endpoints: endpoints.clone() })?;
         }
@@ -239,7 +246,7 @@ type Stops = Vec<(Sender<Mail>, Waker)>;
 type Mailboxes = Vec<(Vec<Option<Peer>>, Vec<Receiver<Mail>>)>;
 
 /// A queue for every pair of shards, and from the control thread and the server to each.
-fn connect(built: &[Built]) -> (Mailboxes, Stops, Vec<Post>) {
+fn connect(built: &[Built]) -> (Mailboxes, Stops, Vec<Post>, Vec<PostMail>) {
     let mut peers: Vec<Vec<Option<Peer>>> = built.iter().map(|_| Vec::new()).collect();
     let mut receivers: Vec<Vec<Receiver<Mail>>> = built.iter().map(|_| Vec::new()).collect();
     for (from, peers) in peers.iter_mut().enumerate() {
@@ -253,25 +260,32 @@ fn connect(built: &[Built]) -> (Mailboxes, Stops, Vec<Post>) {
     }
     let mut stops = Vec::new();
     let mut posts: Vec<Post> = Vec::new();
+    let mut worker_posts: Vec<PostMail> = Vec::new();
     for (receivers, built) in receivers.iter_mut().zip(built) {
         let (sender, receiver) = queue::channel(1);
         receivers.push(receiver);
         stops.push((sender, built.waker.clone()));
-        let (mut sender, receiver) = queue::channel(QUEUE_MAILS);
-        receivers.push(receiver);
-        let waker = built.waker.clone();
-        posts.push(Box::new(move |event| {
-            let mut mail = Mail::Control(event);
-            // A shard takes its mail every turn; only one that hangs keeps its queue full.
-            while let Err(back) = sender.try_send(mail) {
-                mail = back;
-                waker.wake();
-                std::thread::yield_now();
-            }
-            waker.wake();
-        }));
+        let mut post = post_mail(receivers, &built.waker);
+        posts.push(Box::new(move |event| post(Mail::Control(event))));
+        worker_posts.push(post_mail(receivers, &built.waker));
     }
-    (peers.into_iter().zip(receivers).collect(), stops, posts)
+    (peers.into_iter().zip(receivers).collect(), stops, posts, worker_posts)
+}
+
+/// A queue of its own to a shard, for a thread that may wait for room in it.
+fn post_mail(receivers: &mut Vec<Receiver<Mail>>, waker: &Waker) -> PostMail {
+    let (mut sender, receiver) = queue::channel(QUEUE_MAILS);
+    receivers.push(receiver);
+    let waker = waker.clone();
+    Box::new(move |mut mail| {
+        // A shard takes its mail every turn; only one that hangs keeps its queue full.
+        while let Err(back) = sender.try_send(mail) {
+            mail = back;
+            waker.wake();
+            std::thread::yield_now();
+        }
+        waker.wake();
+    })
 }
 
 /// The settings in force, for DescribeConfigs.

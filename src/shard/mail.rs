@@ -62,6 +62,9 @@ pub enum Mail {
         part: u32,
         response: Box<GroupResponse>,
     },
+    /// The worker has recompressed the batch that the partition waits for; `None` when its records
+    /// can't be read.
+    Recompressed { target: TopicPartition, batch: Option<Vec<u8>> },
     /// Stop: answer what is in flight, make everything durable, end.
     Stop,
 }

@@ -25,6 +25,7 @@ pub mod spare;
 pub mod storage;
 pub mod stream;
 pub mod timers;
+pub mod worker;
 
 use std::collections::VecDeque;
 
@@ -264,6 +265,7 @@ impl Shard {
             Mail::Window { plan, bytes_max, reply_to } => self.on_window_asked(plan, bytes_max, reply_to),
             Mail::WindowDone { request, window } => self.core.on_window(&mut self.ring, request, window),
             Mail::Release { plan } => self.core.release_own(plan),
+            Mail::Recompressed { target, batch } => self.core.on_recompressed(target, batch),
             Mail::Stop => self.core.begin_stop(&mut self.ring),
         }
     }

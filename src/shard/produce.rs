@@ -7,7 +7,7 @@ use super::request::{Origin, Pending, Request};
 use super::storage::Appended;
 use super::timers::Timer;
 use crate::api::produce::{self, Accepted, ProduceError, ProducePart, ProduceState};
-use crate::base::ids::ShardId;
+use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::slab::Key;
 use crate::log::{LaneEvent, LogId};
 use crate::net::outbound::Turn;
@@ -92,12 +92,7 @@ impl Core {
 
     /// acks=0: handed over is all that is awaited.
     fn settle_silent(&mut self, reply_to: ReplyTo) {
-        let nothing = AppendOutcome {
-            base_offset: crate::base::ids::Offset(-1),
-            log_append_time_ms: -1,
-            log_start: crate::base::ids::Offset(-1),
-        };
-        self.settle_produce(reply_to.request, reply_to.part, Ok(nothing));
+        self.settle_produce(reply_to.request, reply_to.part, Ok(AppendOutcome::NONE));
     }
 
     /// An append's outcome, for this shard or another.
@@ -179,7 +174,7 @@ impl Core {
         self.wake_fetches(id);
     }
 
-    fn wake_fetches(&mut self, id: crate::base::ids::TopicPartition) {
+    fn wake_fetches(&mut self, id: TopicPartition) {
         let Some(partition) = self.storage.partition_mut(id) else { return };
         let waiters: Vec<ReplyTo> = partition.waiters.drain_fetch().collect();
         for waiter in waiters {
@@ -239,6 +234,14 @@ impl Core {
         if !self.storage.has_stalled() {
             self.resume_paused();
         }
+    }
+
+    /// The worker has sent a batch back.
+    pub fn on_recompressed(&mut self, target: TopicPartition, batch: Option<Vec<u8>>) {
+        for (reply_to, outcome) in self.storage.rewritten(target, batch, self.wall) {
+            self.on_appended(reply_to, outcome);
+        }
+        self.resume_paused();
     }
 
     fn on_fenced(&mut self, lane: usize, what: &str) {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
 use super::command::AppendOptions;
-use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
+use super::worker::{Job, WorkerHandle};
+use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
@@ -13,16 +14,15 @@ use crate::log::{AppendError, Lane, LaneEvent, LogId, PartitionSettings, Plan};
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
 use crate::partition::waiters::{AppendOutcome, ProduceWaiter, ReplyTo};
-use crate::protocol::batch_body;
-use crate::protocol::compression::Codecs;
+use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::{self, BatchHeader};
 use crate::ring::{Completion, Ring};
 
 /// Replicas of every partition, the leader included, until replication exists.
 const REPLICAS_COUNT: u32 = 1;
 
-/// A recompressed batch may be this much larger than `max.message.bytes` before it is refused.
-const RECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+/// Bytes that may wait behind batches with the worker before connections stop reading.
+const REWRITING_BYTES_MAX: usize = 8 << 20;
 
 /// Owner byte of the first lane's ring tokens; the shard's own sockets have 0.
 const LANE_TOKEN_OWNER_FIRST: u8 = 1;
@@ -33,6 +33,13 @@ struct Stalled {
     batch: Vec<u8>,
     options: AppendOptions,
     reply_to: ReplyTo,
+}
+
+/// Whether a batch may have to go through the worker first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rewrite {
+    Wanted,
+    Done,
 }
 
 /// How an append went.
@@ -77,7 +84,11 @@ pub struct Storage {
     uncreated: Vec<TopicPartition>,
     pub events: Vec<(usize, LaneEvent)>,
     lane_events: Vec<LaneEvent>,
-    codecs: Codecs,
+    /// By partition with a batch at the worker: that one in front, the others behind it.
+    rewriting: HashMap<TopicPartition, VecDeque<Stalled>, BuildHasherDefault<Fnv>>,
+    rewriting_bytes: usize,
+    shard: ShardId,
+    worker: WorkerHandle,
 }
 
 impl HeldPlan {
@@ -92,7 +103,7 @@ impl Storage {
         LANE_TOKEN_OWNER_FIRST + u8::try_from(index).expect("a shard hosts few lanes")
     }
 
-    pub fn new(lanes: Vec<Lane>, lane_ids: Vec<LaneId>) -> Self {
+    pub fn new(shard: ShardId, lanes: Vec<Lane>, lane_ids: Vec<LaneId>, worker: WorkerHandle) -> Self {
         Self {
             lanes,
             lane_ids,
@@ -104,7 +115,10 @@ impl Storage {
             uncreated: Vec::new(),
             events: Vec::new(),
             lane_events: Vec::new(),
-            codecs: Codecs::default(),
+            rewriting: HashMap::default(),
+            rewriting_bytes: 0,
+            shard,
+            worker,
         }
     }
 
@@ -198,8 +212,14 @@ impl Storage {
     /// Drops a deleted partition; whoever waits for it is returned.
     pub fn delete(&mut self, id: TopicPartition, epoch: u64) -> Option<Partition> {
         let slot = self.by_id.remove(&id)?;
-        let partition = self.slots[slot as usize].take().expect("found by its id");
+        let mut partition = self.slots[slot as usize].take().expect("found by its id");
         self.by_log.remove(&(partition.lane, partition.log));
+        for stalled in self.rewriting.remove(&id).into_iter().flatten() {
+            self.rewriting_bytes -= stalled.batch.len();
+            // It is answered with the partition's own waiters.
+            let (end, outcome) = (Offset(i64::MAX), AppendOutcome::NONE);
+            partition.waiters.add_produce(ProduceWaiter { end, reply_to: stalled.reply_to, outcome });
+        }
         self.lanes[partition.lane].drop_partition(partition.log, epoch);
         Some(partition)
     }
@@ -248,7 +268,13 @@ impl Storage {
             self.stall(target, batch, options, reply_to);
             return Appended::Waiting;
         }
-        self.append_now(target, batch, options, reply_to, wall)
+        if let Some(queue) = self.rewriting.get_mut(&target) {
+            // Behind the batch that is with the worker, so that the partition keeps its order.
+            self.rewriting_bytes += batch.len();
+            queue.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to });
+            return Appended::Waiting;
+        }
+        self.append_now(target, batch, options, reply_to, wall, Rewrite::Wanted)
     }
 
     fn stall(&mut self, target: TopicPartition, batch: &[u8], options: AppendOptions, reply_to: ReplyTo) {
@@ -262,6 +288,7 @@ impl Storage {
         options: AppendOptions,
         reply_to: ReplyTo,
         wall: WallMs,
+        rewrite: Rewrite,
     ) -> Appended {
         let header = BatchHeader::view(batch).expect("the batch was verified");
         let Some(slot) = self.by_id.get(&target) else {
@@ -281,15 +308,18 @@ impl Storage {
                 original.last_offset.plus(1)
             }
             Ok(Verdict::Append) => {
-                let rewritten = match rewrite(partition, header, batch, wall, &mut self.codecs) {
-                    Ok(rewritten) => rewritten,
-                    Err(refusal) => return Appended::Done(Err(refusal)),
-                };
-                if partition.config.timestamp_type == TimestampType::LogAppendTime {
-                    outcome.log_append_time_ms = wall.0;
+                if let Some(codec) = partition.codec_wanted(header).filter(|_| rewrite == Rewrite::Wanted) {
+                    self.send_to_worker(target, batch, codec, options, reply_to);
+                    return Appended::Waiting;
                 }
+                let stamped = (partition.config.timestamp_type == TimestampType::LogAppendTime).then(|| {
+                    outcome.log_append_time_ms = wall.0;
+                    let mut bytes = batch.to_vec();
+                    record_batch::set_log_append_time(&mut bytes, wall);
+                    bytes
+                });
                 outcome.base_offset = lane.log_end(partition.log);
-                let bytes = rewritten.as_deref().unwrap_or(batch);
+                let bytes = stamped.as_deref().unwrap_or(batch);
                 let appended =
                     lane.append(partition.log, bytes, outcome.base_offset, partition.leader_epoch, wall);
                 match appended {
@@ -323,9 +353,62 @@ impl Storage {
         Appended::Waiting
     }
 
-    /// Batches wait for room: connections don't read on.
+    /// From here on the partition's appends wait in a queue, until the worker has answered them all.
+    fn send_to_worker(
+        &mut self,
+        target: TopicPartition,
+        batch: &[u8],
+        codec: Codec,
+        options: AppendOptions,
+        reply_to: ReplyTo,
+    ) {
+        let queue = self.rewriting.entry(target).or_default();
+        // The front of the queue is with the worker; its bytes are not kept twice.
+        queue.push_front(Stalled { target, batch: Vec::new(), options, reply_to });
+        self.worker.send(Job { shard: self.shard, target, batch: batch.to_vec(), codec });
+    }
+
+    /// Appends what the worker sent back, and what waited behind it as far as it goes.
+    pub fn rewritten(
+        &mut self,
+        target: TopicPartition,
+        batch: Option<Vec<u8>>,
+        wall: WallMs,
+    ) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
+        let mut outcomes = Vec::new();
+        // A partition that was deleted meanwhile has taken its queue along.
+        let Some(mut queue) = self.rewriting.remove(&target) else { return outcomes };
+        let first = queue.pop_front().expect("its front was with the worker");
+        let mut settle = |stalled: &Stalled, appended: Appended| {
+            if let Appended::Done(outcome) = appended
+                && !stalled.options.silent
+            {
+                outcomes.push((stalled.reply_to, outcome));
+            }
+        };
+        let appended = match batch {
+            None => Appended::Done(Err(AppendRefusal::Undecodable)),
+            Some(batch) => {
+                self.append_now(target, &batch, first.options, first.reply_to, wall, Rewrite::Done)
+            }
+        };
+        settle(&first, appended);
+        while let Some(next) = queue.pop_front() {
+            self.rewriting_bytes -= next.batch.len();
+            let appended = self.append(target, &next.batch, next.options, next.reply_to, wall);
+            settle(&next, appended);
+            if let Some(again) = self.rewriting.get_mut(&target) {
+                // The next one is with the worker: the others stay behind it.
+                again.append(&mut queue);
+                break;
+            }
+        }
+        outcomes
+    }
+
+    /// Batches wait for room, or too many for the worker: connections don't read on.
     pub fn has_stalled(&self) -> bool {
-        !self.stalled.is_empty()
+        !self.stalled.is_empty() || self.rewriting_bytes > REWRITING_BYTES_MAX
     }
 
     /// Tries the batches that found no room again, in their order; returns outcomes known now.
@@ -378,26 +461,4 @@ impl Storage {
     pub fn leader_epoch(&self, id: TopicPartition) -> Option<LeaderEpoch> {
         self.partition(id).map(|partition| partition.leader_epoch)
     }
-}
-
-/// The batch as the topic wants it stored, when that isn't as it came.
-fn rewrite(
-    partition: &Partition,
-    header: &BatchHeader,
-    batch: &[u8],
-    wall: WallMs,
-    codecs: &mut Codecs,
-) -> Result<Option<Vec<u8>>, AppendRefusal> {
-    let mut rewritten = match partition.codec_wanted(header) {
-        None => None,
-        Some(codec) => Some(
-            batch_body::recompress(batch, codec, RECOMPRESSED_BYTES_MAX, codecs)
-                .map_err(|_| AppendRefusal::Undecodable)?,
-        ),
-    };
-    if partition.config.timestamp_type == TimestampType::LogAppendTime {
-        let bytes = rewritten.get_or_insert_with(|| batch.to_vec());
-        record_batch::set_log_append_time(bytes, wall);
-    }
-    Ok(rewritten)
 }

@@ -114,6 +114,51 @@ fn the_quickstart_works_with_its_own_commands() {
     std::fs::remove_dir_all(&dir).ok();
 }
 
+#[test]
+fn topic_settings_are_obeyed() {
+    if let Err(why) = install::java() {
+        skipped("topic_settings_are_obeyed", &why);
+        return;
+    }
+    let dir = scratch("settings");
+    let data = dir.join("data");
+    let mut broker = Broker::start(&data, &[]);
+    let server = broker.address.clone();
+    let create = |topic: &str, arguments: &[&str]| {
+        run(&mut tool(TOPICS, &[&["--bootstrap-server", &server, "--create", "--topic", topic], arguments].concat()))
+    };
+    let replicated = create("replicated", &["--replication-factor", "3"]).expect_err("one broker");
+    assert!(replicated.contains("replication factor of 3"), "{replicated}");
+    let unknown = create("unknown", &["--config", "no.such.setting=1"]).expect_err("unknown setting");
+    assert!(unknown.contains("Unknown topic config name"), "{unknown}");
+    create("recompressed", &["--config", "compression.type=zstd"]).expect("created");
+    create("stamped", &["--config", "message.timestamp.type=LogAppendTime"]).expect("created");
+    create("strict", &["--config", "min.insync.replicas=2"]).expect("created");
+
+    let acknowledged = dir.join("acknowledged").display().to_string();
+    check("Numbered", &["produce", &server, "recompressed", "20000", "200", &acknowledged], &broker);
+    let said = check("Numbered", &["verify", &server, "recompressed", &acknowledged], &broker);
+    assert!(said.contains("read 20000 acknowledged 20000 problems 0"), "{said}");
+
+    produce(&broker, "stamped", "now\n");
+    let stamped = ["--bootstrap-server", &server, "--topic", "stamped", "--from-beginning", "--max-messages", "1"];
+    let printed = check(CONSUMER, &[&stamped[..], &["--property", "print.timestamp=true"]].concat(), &broker);
+    assert!(printed.starts_with("LogAppendTime:"), "{printed}");
+
+    let mut strict = tool(PRODUCER, &["--bootstrap-server", &server, "--topic", "strict", "--request-required-acks", "all", "--max-block-ms", "2000", "--message-send-max-retries", "1"]);
+    let mut child = strict.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("java runs");
+    child.stdin.take().expect("piped").write_all(b"refused\n").expect("the producer reads");
+    let output = child.wait_with_output().expect("the producer ends");
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(printed.contains("NotEnoughReplicas") || printed.contains("NOT_ENOUGH_REPLICAS"), "{printed}");
+
+    broker.stop();
+    let dumped = check(DUMP, &["--files", &segments(&data).join(",")], &broker);
+    assert!(dumped.contains("compresscodec: zstd"), "{dumped}");
+    assert!(!dumped.contains("isvalid: false"), "{dumped}");
+    std::fs::remove_dir_all(&dir).ok();
+}
+
 /// Every segment file below `data`.
 pub fn segments(data: &Path) -> Vec<String> {
     let mut files = Vec::new();
