@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use cold::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequestData};
 use cold::create_topics_response::CreateTopicsResponseData;
+use cold::delete_topics_request::DeleteTopicsRequestData;
+use cold::delete_topics_response::DeleteTopicsResponseData;
 use cold::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic};
 use cold::list_offsets_response::ListOffsetsResponseData;
 use cold::metadata_request::{MetadataRequestData, MetadataRequestTopic};
@@ -146,6 +148,22 @@ impl Client {
                 let message = topic_answer.error_message.as_ref().map_or("", |message| message.as_str());
                 Err(Failure::new(format!("CreateTopics {topic}: {code} {message}")))
             }
+        }
+    }
+
+    pub fn delete_topic(&mut self, topic: &str) -> Result<(), Failure> {
+        let request = DeleteTopicsRequestData {
+            topic_names: vec![text(topic)],
+            timeout_ms: 30_000,
+            ..DeleteTopicsRequestData::default()
+        };
+        let answer: DeleteTopicsResponseData = self.request(ApiKey::DeleteTopics, 4, &request)?;
+        match answer.responses.first() {
+            Some(topic_answer) if topic_answer.error_code == 0 => Ok(()),
+            Some(topic_answer) => {
+                Err(Failure::new(format!("DeleteTopics {topic}: {}", code_name(topic_answer.error_code))))
+            }
+            None => Err(Failure::new("DeleteTopics: an answer without the topic")),
         }
     }
 

@@ -42,8 +42,8 @@ impl<E: std::error::Error> From<E> for Failure {
 
 fn main() -> ExitCode {
     let outcome = match options::Options::parse().command {
-        options::Command::Produce(options) => produce::run(&options),
-        options::Command::Consume(options) => consume::run(&options),
+        options::Command::Produce(options) => produce::run(&options).and_then(after(&options.common)),
+        options::Command::Consume(options) => consume::run(&options).and_then(after(&options.common)),
     };
     match outcome {
         // A run that measured nothing fit to quote, or whose records were not all there, fails.
@@ -52,5 +52,15 @@ fn main() -> ExitCode {
             eprintln!("corelane-load: {what}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Cleans up behind a run, whose result it passes on.
+fn after(common: &options::Common) -> impl FnOnce(bool) -> Result<bool, Failure> {
+    move |is_valid| {
+        if common.delete_topic {
+            client::Client::connect(&common.bootstrap)?.delete_topic(&common.topic)?;
+        }
+        Ok(is_valid)
     }
 }

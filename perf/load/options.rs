@@ -36,6 +36,9 @@ pub struct Common {
     /// Broker process whose CPU time and memory are measured; may be given several times.
     #[arg(long)]
     pub pid: Vec<u32>,
+    /// Delete the topic when everything is done.
+    #[arg(long)]
+    pub delete_topic: bool,
     /// Print no line per second.
     #[arg(long)]
     pub quiet: bool,

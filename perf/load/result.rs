@@ -80,8 +80,9 @@ impl RunResult {
             );
         }
         eprintln!(
-            "  beside   generator {:.2} cpu-s, others {:.2} cpu-s, steal {:.2} s",
+            "  beside   generator {:.2} cpu-s, kernel threads {:.2} cpu-s, others {:.2} cpu-s, steal {:.2} s",
             self.surroundings.generator_cpu_seconds,
+            self.surroundings.kernel_cpu_seconds,
             self.surroundings.other_cpu_seconds,
             self.surroundings.steal_seconds
         );

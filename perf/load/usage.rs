@@ -15,6 +15,7 @@ pub struct Snapshot {
     broker_rss_bytes: u64,
     broker_rss_peak_bytes: u64,
     own_cpu_seconds: f64,
+    kernel_seconds: f64,
     busy_seconds: f64,
     steal_seconds: f64,
 }
@@ -35,7 +36,9 @@ pub struct Usage {
 #[derive(Clone, Debug, Serialize)]
 pub struct Surroundings {
     pub generator_cpu_seconds: f64,
-    /// CPU time of everything but the broker and the generator, kernel threads included.
+    /// CPU time of the kernel's own threads: buffered writes are written back there, on nobody's account.
+    pub kernel_cpu_seconds: f64,
+    /// CPU time of every other process.
     pub other_cpu_seconds: f64,
     pub steal_seconds: f64,
 }
@@ -49,6 +52,7 @@ impl Snapshot {
             broker_rss_bytes: 0,
             broker_rss_peak_bytes: 0,
             own_cpu_seconds: process_seconds(std::process::id(), ticks)?,
+            kernel_seconds: kernel_seconds(ticks)?,
             busy_seconds,
             steal_seconds,
         };
@@ -78,9 +82,12 @@ impl Snapshot {
     pub fn surroundings(&self, after: &Self) -> Surroundings {
         let own = after.own_cpu_seconds - self.own_cpu_seconds;
         let broker = after.broker_cpu_seconds - self.broker_cpu_seconds;
+        // Kernel threads that ended in between take their time with them.
+        let kernel = (after.kernel_seconds - self.kernel_seconds).max(0.0);
         Surroundings {
             generator_cpu_seconds: own,
-            other_cpu_seconds: (after.busy_seconds - self.busy_seconds - own - broker).max(0.0),
+            kernel_cpu_seconds: kernel,
+            other_cpu_seconds: (after.busy_seconds - self.busy_seconds - own - broker - kernel).max(0.0),
             steal_seconds: after.steal_seconds - self.steal_seconds,
         }
     }
@@ -112,6 +119,27 @@ fn user_and_system_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// Flag of a kernel thread in field 9 of its stat.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// CPU time of all kernel threads that exist now.
+fn kernel_seconds(ticks: f64) -> Result<f64, Failure> {
+    let mut total = 0;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        // Processes end while they are listed.
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        if is_kernel_thread(&stat) {
+            total += user_and_system_ticks(&stat).unwrap_or(0);
+        }
+    }
+    Ok(total as f64 / ticks)
+}
+
+fn is_kernel_thread(stat: &str) -> bool {
+    let flags = stat.rsplit_once(')').and_then(|(_, behind)| behind.split_ascii_whitespace().nth(6));
+    flags.and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & KERNEL_THREAD != 0)
+}
+
 fn status_bytes(status: &str, field: &str) -> u64 {
     status
         .lines()
@@ -125,11 +153,12 @@ fn machine_seconds(ticks: f64) -> Result<(f64, f64), Failure> {
     let first = stat.lines().next().unwrap_or_default();
     let fields: Vec<f64> = first.split_ascii_whitespace().skip(1).flat_map(str::parse).collect();
     // user, nice, system, idle, iowait, irq, softirq, steal
-    let [user, nice, system, _, _, irq, softirq, steal] = fields
+    // Interrupts are whoever's they happened to stop.
+    let [user, nice, system, _, _, _, _, steal] = fields
         .get(..8)
         .and_then(|f| f.try_into().ok())
         .ok_or_else(|| Failure::new("/proc/stat is not understood"))?;
-    Ok(((user + nice + system + irq + softirq) / ticks, steal / ticks))
+    Ok(((user + nice + system) / ticks, steal / ticks))
 }
 
 #[cfg(test)]
@@ -140,6 +169,8 @@ mod tests {
     fn ticks_are_found_behind_any_name() {
         let stat = "7 (a ) (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 33 1 1";
         assert_eq!(user_and_system_ticks(stat), Some(300));
+        assert!(!is_kernel_thread(stat));
+        assert!(is_kernel_thread("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 33 0 0"));
         assert_eq!(status_bytes("VmHWM:\t 9 kB\nVmRSS:\t   12 kB\n", "VmRSS:"), 12 * 1024);
     }
 
