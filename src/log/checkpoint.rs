@@ -137,6 +137,7 @@ impl Lane {
                         capture.segment_next = self.segment_next;
                         capture.log_next = self.log_next;
                         let item = self.journal.item_next;
+                        self.journal.make_urgent();
                         self.checkpoint.state = State::Captured(capture, item);
                         return true;
                     }

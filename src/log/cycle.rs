@@ -79,7 +79,7 @@ impl Lane {
 
     /// When the next call has something to do by time alone.
     pub fn wake_at(&self) -> Option<MonotonicNs> {
-        let proof = (!self.cycle.proven).then(|| self.cycle.last_group.plus_ms(PROOF_MS));
+        let proof = self.wants_proof().then(|| self.cycle.last_group.plus_ms(PROOF_MS));
         [proof, self.cycle.paused_until].into_iter().flatten().min()
     }
 
@@ -98,9 +98,14 @@ impl Lane {
 
     fn prove_idle(&mut self, ring: &mut Ring) {
         let quiet = self.now.ms_since(self.cycle.last_group) >= PROOF_MS;
-        if quiet && !self.cycle.proven && self.journal.is_queue_empty() && self.journal.group_next > 1 {
+        if quiet && self.wants_proof() {
             self.group_start(ring, true);
         }
+    }
+
+    fn wants_proof(&self) -> bool {
+        let unproven = !self.cycle.proven || !self.journal.is_queue_empty();
+        unproven && self.fenced.is_none() && self.has_journal_room(0)
     }
 
     fn start_candidates(&mut self, ring: &mut Ring) {
@@ -235,9 +240,9 @@ impl Lane {
         }
     }
 
-    /// Nothing is in flight, nothing waits for a group.
+    /// Nothing is in flight, and nothing that anybody waits for waits for a group.
     pub fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.journal.is_queue_empty() && self.journal.buffer.is_some()
+        self.jobs.is_empty() && !self.journal.is_urgent() && self.journal.buffer.is_some()
     }
 
     pub(super) fn put_new(&mut self, key: Key, job: Option<Job>) {

@@ -12,7 +12,7 @@ impl Lane {
     /// Starts a commit group when none is in flight and entries wait, and the reads that wait.
     pub fn turn(&mut self, ring: &mut Ring, now: MonotonicNs) {
         self.now = now;
-        if self.fenced.is_none() {
+        if self.fenced.is_none() && self.journal.is_urgent() {
             self.group_start(ring, false);
         }
         self.reads_start(ring);

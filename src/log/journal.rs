@@ -106,6 +106,8 @@ pub(super) struct Journal {
     /// Items below this are durable.
     pub(super) item_durable: u64,
     queue: VecDeque<Queued>,
+    /// Items below this are waited for by somebody: they don't wait for company.
+    urgent_below: u64,
     queued_bytes: u64,
     pub(super) buffer: Option<IoBuffer>,
     group_bytes_max: u64,
@@ -132,6 +134,7 @@ impl Journal {
             item_next: 0,
             item_durable: 0,
             queue: VecDeque::new(),
+            urgent_below: 0,
             queued_bytes: 0,
             buffer: Some(IoBuffer::new(group_bytes_max as usize)),
             group_bytes_max,
@@ -145,6 +148,16 @@ impl Journal {
         self.queue.is_empty()
     }
 
+    /// Something waits that somebody waits for.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.queue.front().is_some_and(|queued| queued.number < self.urgent_below)
+    }
+
+    /// Everything queued so far is waited for.
+    pub(super) fn make_urgent(&mut self) {
+        self.urgent_below = self.item_next;
+    }
+
     fn push(&mut self, item: Item, size_bytes: u64) -> u64 {
         let number = self.item_next;
         self.item_next += 1;
@@ -154,7 +167,14 @@ impl Journal {
     }
 
     /// Queues an entry with its payload; returns its item number.
-    pub(super) fn push_entry(&mut self, mut header: EntryHeader, payload: &[u8]) -> u64 {
+    pub(super) fn push_entry(&mut self, header: EntryHeader, payload: &[u8]) -> u64 {
+        let number = self.push_lazily(header, payload);
+        self.make_urgent();
+        number
+    }
+
+    /// Queues an entry that goes with the next group that anything else asks for.
+    pub(super) fn push_lazily(&mut self, mut header: EntryHeader, payload: &[u8]) -> u64 {
         header.payload_bytes = U32::new(payload.len() as u32);
         let size = EntryHeader::size_bytes(payload.len()) as u64;
         self.push(Item::Entry { header, payload: payload.into() }, size)
@@ -177,7 +197,9 @@ impl Journal {
         }
         let to = place.position + bytes;
         let item = Item::Append { log, segment: place.segment, from: place.position, to, end_offset };
-        self.push(item, EntryHeader::size_bytes(bytes as usize) as u64)
+        let number = self.push(item, EntryHeader::size_bytes(bytes as usize) as u64);
+        self.make_urgent();
+        number
     }
 
     fn join(&mut self, number: u64, place: Place, bytes: u64, batch_end_offset: Offset) -> bool {
@@ -219,6 +241,12 @@ impl Journal {
         let groups_count = self.queued_bytes / self.group_bytes_max + 2;
         let waiting = self.queued_bytes + groups_count * (GroupHeader::BYTES + BLOCK_BYTES) as u64;
         (rest + free).saturating_sub(waiting)
+    }
+
+    /// Rests of files that groups may have to leave unused.
+    pub(super) fn waste_bytes(&self) -> u64 {
+        let rest = REST_BYTES_MIN.min(self.group_bytes_max / 2) + BLOCK_BYTES as u64;
+        (self.free.len() as u64 + 1) * rest
     }
 
     pub(super) fn used_bytes(&self) -> u64 {

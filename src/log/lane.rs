@@ -219,7 +219,8 @@ impl Lane {
     /// Room for `bytes` of appends. A quarter of the journal, and an image entry for every partition
     /// that will need one, stay free for what recycling itself has to write.
     pub(super) fn has_journal_room(&self, bytes: u64) -> bool {
-        let reserve = self.journal.capacity_bytes() / 4 + (self.debts_count + 1) * IMAGE_ENTRY_BYTES;
+        let images = (self.debts_count + 1) * IMAGE_ENTRY_BYTES;
+        let reserve = self.journal.capacity_bytes() / 4 + images + self.journal.waste_bytes();
         self.journal.room_bytes() >= bytes + EntryHeader::BYTES as u64 + reserve
     }
 
@@ -258,9 +259,15 @@ impl Lane {
         }
     }
 
-    /// Ends the active segment and begins a new one, unless it is empty. Sealing follows in the
-    /// background.
-    pub fn roll(&mut self, log: LogId, wall: WallMs) {
+    /// Ends the active segment and begins a new one, unless it is empty or the journal is full.
+    /// Sealing follows in the background.
+    pub fn roll_active(&mut self, log: LogId, wall: WallMs) {
+        if self.has_journal_room(0) {
+            self.roll(log, wall);
+        }
+    }
+
+    fn roll(&mut self, log: LogId, wall: WallMs) {
         if self.partition(log).active().bytes == 0 || self.fenced.is_some() {
             return;
         }
@@ -325,17 +332,25 @@ impl Lane {
 
     /// Moves the log start up to `offset` (at most to the log end) and deletes the segments below it
     /// once the entry is durable and no plan reads from them. DeleteRecords and retention.
-    pub fn advance_log_start(&mut self, log: LogId, offset: Offset) -> Sequence {
+    ///
+    /// Errors: `Busy` while the journal is full; `Fenced`.
+    pub fn advance_log_start(&mut self, log: LogId, offset: Offset) -> Result<Sequence, AppendError> {
+        if self.fenced.is_some() {
+            return Err(AppendError::Fenced);
+        }
+        if !self.has_journal_room(0) {
+            return Err(self.busy());
+        }
         let partition = self.partitions.get_mut(log).expect("the caller names what it was given");
         let before = partition.log_start;
         partition.advance_log_start(offset);
         if partition.log_start == before {
-            return Sequence(self.journal.item_next);
+            return Ok(Sequence(self.journal.item_next));
         }
         let header = EntryHeader::new(EntryKind::LogStart, log.0, 0, partition.log_start.0 as u64);
         let item = self.journal.push_entry(header, &[]);
         self.cycle.unlinks.push_back((log, item));
-        Sequence(item + 1)
+        Ok(Sequence(item + 1))
     }
 
     /// The segments, oldest first, without those being deleted. For retention.
@@ -387,9 +402,8 @@ impl Lane {
             return;
         }
         let header = EntryHeader::new(EntryKind::Materialised, log.0, end.segment, end.position);
-        // Appends that come later must not join an item in front of this entry: recovery drops what
-        // it has of the segment up to `end` when it meets the entry, in order.
-        self.journal.push_entry(header, &[]);
+        // Nobody waits for it: without it a recovery only loads more than it must.
+        self.journal.push_lazily(header, &[]);
         self.release_marks(log, end);
     }
 
@@ -423,6 +437,6 @@ pub struct SegmentInfo {
     pub bytes: u64,
     pub max_timestamp: Option<i64>,
     pub begun: WallMs,
-    /// Appended to; `roll` it first to delete it.
+    /// Appended to; `Lane::roll_active` first to delete it.
     pub active: bool,
 }

@@ -117,6 +117,7 @@ impl Lane {
             let header = EntryHeader::new(EntryKind::Cut, log.0, place.segment, place.position);
             self.journal.push_entry(header, &[]);
         }
+        self.make_room_for_last_group(ring)?;
         let item = self.journal.item_next;
         while self.journal.item_durable < item {
             let now = ring.now();
@@ -136,6 +137,21 @@ impl Lane {
             }
         }
         self.events.clear();
+        Ok(())
+    }
+
+    /// A crash during the first start may leave one full file and no other: then recovery prepares
+    /// the next one itself.
+    fn make_room_for_last_group(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
+        let rest = self.journal.used.back().map_or(0, |file| file.bytes - self.journal.position);
+        if rest >= u64::from(self.options.group_bytes_max) || !self.journal.free.is_empty() {
+            return Ok(());
+        }
+        let Some(number) = self.checkpoint.prewrites.missing.pop() else { return Ok(()) };
+        let bytes = self.journal_file_bytes();
+        let mut disk = Disk::new(ring, self.options.owner);
+        let file = make_file(&mut disk, &self.lane_dir, number, bytes)?;
+        self.journal.free.push_back(file);
         Ok(())
     }
 
@@ -547,13 +563,13 @@ fn make_journal(
         }
     }
     if journal.used.is_empty() && journal.free.is_empty() {
-        journal.free.push_back(first_file(disk, dir, small)?);
+        journal.free.push_back(make_file(disk, dir, 0, small)?);
     }
     Ok(journal)
 }
 
-fn first_file(disk: &mut Disk<'_>, dir: &Path, bytes: u64) -> Result<FreeFile, LaneError> {
-    let path: PathBuf = dir.join("journal").join(prewrite::file_name(0));
+fn make_file(disk: &mut Disk<'_>, dir: &Path, number: u32, bytes: u64) -> Result<FreeFile, LaneError> {
+    let path: PathBuf = dir.join("journal").join(prewrite::file_name(number));
     let fail = |error| failed("preparing", &path, error);
     let file = match disk.open(&path, OpenMode::CreateNew) {
         Err(IoError::Exists) => disk.open(&path, OpenMode::Write).map_err(fail)?,
@@ -561,7 +577,7 @@ fn first_file(disk: &mut Disk<'_>, dir: &Path, bytes: u64) -> Result<FreeFile, L
     };
     disk.write_zeros(file, bytes).map_err(fail)?;
     disk.flush_dir(&dir.join("journal"))?;
-    Ok(FreeFile { number: 0, file, bytes })
+    Ok(FreeFile { number, file, bytes })
 }
 
 fn assemble(

@@ -14,7 +14,7 @@ impl Lane {
     ///
     /// Errors: `Io` where a write or flush failed: the next start recovers as after a crash.
     pub fn clean_stop(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
-        self.drive(ring, |lane| lane.journal.is_queue_empty() && lane.jobs.is_empty())?;
+        self.drive(ring, Self::is_idle)?;
         self.settle(ring)?;
         self.trim_active(ring)?;
         self.write_last_image(ring)?;
@@ -50,9 +50,7 @@ impl Lane {
             }
         }
         // Seals of what was just written, drops, an image that was begun.
-        self.drive(ring, |lane| {
-            lane.journal.is_queue_empty() && lane.jobs.is_empty() && matches!(lane.cycle.phase, Phase::Idle)
-        })
+        self.drive(ring, |lane| lane.is_idle() && matches!(lane.cycle.phase, Phase::Idle))
     }
 
     /// Cuts the zeros behind the last batch of each active segment.

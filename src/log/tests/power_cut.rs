@@ -68,7 +68,7 @@ fn step(harness: &mut Harness, random: &mut Random, names: &mut u8, batch_bytes_
         93 => {
             if let Some(index) = pick(harness, random) {
                 let (log, wall) = (harness.partitions[index].log, harness.wall());
-                harness.lane.roll(log, wall);
+                harness.lane.roll_active(log, wall);
             }
         }
         94 => move_log_start(harness, random),
@@ -128,8 +128,11 @@ fn move_log_start(harness: &mut Harness, random: &mut Random) {
     // Only below the durable end, as retention and DeleteRecords do.
     if model.acked_end > model.log_start_wanted {
         let step = 1 + random.below((model.acked_end - model.log_start_wanted) as u64) as i64;
-        model.log_start_wanted += step;
-        model.log_start_sequence = harness.lane.advance_log_start(model.log, Offset(model.log_start_wanted));
+        let start = model.log_start_wanted + step;
+        if let Ok(sequence) = harness.lane.advance_log_start(model.log, Offset(start)) {
+            model.log_start_wanted = start;
+            model.log_start_sequence = sequence;
+        }
     }
 }
 
