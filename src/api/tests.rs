@@ -1,0 +1,207 @@
+//! Every cold response is encoded in every version that is served: the codec refuses a field that
+//! the version doesn't carry, so a handler that fills one is found here and not by a client.
+
+use std::collections::BTreeMap;
+
+use super::describe_configs::BrokerSetting;
+use super::*;
+use crate::base::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
+use crate::catalog::MetadataRecord;
+use crate::catalog::decide::{CreationDefaults, NewTopic, Refusal};
+use crate::control::command::{ControlOutcome, TopicOutcome, TopicRef};
+use crate::coordinator::GroupRequest;
+use crate::partition::read::ListedOffset;
+use crate::partition::topic_config::TopicConfig;
+use crate::protocol::api_key::ApiKey;
+use crate::protocol::cold::{self, Message, text, uuid};
+use crate::protocol::error_code::ErrorCode;
+
+const TOPIC: TopicId = TopicId([7; 16]);
+const UNKNOWN: TopicId = TopicId([8; 16]);
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::new(NodeId(1), TopicConfig::default());
+    catalog.apply(&MetadataRecord::ClusterCreated { cluster_id: "cluster".into() });
+    catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 1, lanes_count: 1 });
+    let defaults = CreationDefaults { partitions_count: 2, replication_factor: 1 };
+    let settings = BTreeMap::from([("retention.ms".to_string(), "5".to_string())]);
+    let topic = NewTopic {
+        name: "topic".into(),
+        partitions_count: -1,
+        replication_factor: -1,
+        settings,
+        ..NewTopic::default()
+    };
+    let created = catalog.create_topic(&topic, TOPIC, defaults).expect("a legal topic");
+    created.records.iter().for_each(|record| catalog.apply(record));
+    catalog
+}
+
+/// Encodes what `respond` makes in every served version, and decodes it again.
+fn check<T: Message + std::fmt::Debug>(key: ApiKey, respond: impl Fn(i16, &Context<'_>) -> T) {
+    let catalog = catalog();
+    let endpoint = Endpoint { host: "host".into(), port: 9092 };
+    let context =
+        Context { catalog: &catalog, endpoint: &endpoint, auto_create_topics: true, offsets_partitions_count: 50 };
+    let served = table::TABLE.iter().find(|served| served.key == key).expect("a served key");
+    for version in served.version_min..=served.version_max {
+        let response = respond(version, &context);
+        let mut out = Vec::new();
+        cold::encode(version, &response, &mut out)
+            .unwrap_or_else(|error| panic!("{key:?} version {version}: {error}\n{response:?}"));
+        let read: Result<T, _> = cold::decode(version, &out);
+        assert!(read.is_ok(), "{key:?} version {version}: {:?}", read.err());
+    }
+}
+
+#[test]
+fn metadata_and_cluster_fit_every_version() {
+    use cold::metadata_request::{MetadataRequestData, MetadataRequestTopic};
+    check(ApiKey::Metadata, |version, context| {
+        let by = |name: Option<&str>, id: TopicId| MetadataRequestTopic {
+            name: name.map(text),
+            topic_id: uuid(id),
+            ..Default::default()
+        };
+        let mut topics = vec![by(Some("topic"), TopicId::NONE), by(Some("absent"), TopicId::NONE), by(Some(".."), TopicId::NONE)];
+        if version >= 12 {
+            topics.extend([by(None, TOPIC), by(None, UNKNOWN)]);
+        }
+        let request = MetadataRequestData {
+            topics: Some(topics),
+            include_topic_authorized_operations: version >= 8,
+            include_cluster_authorized_operations: (8..=10).contains(&version),
+            ..Default::default()
+        };
+        metadata::respond(version, &request, context)
+    });
+    check(ApiKey::DescribeCluster, |version, context| {
+        let request = cold::describe_cluster_request::DescribeClusterRequestData {
+            include_cluster_authorized_operations: true,
+            include_fenced_brokers: version >= 2,
+            ..Default::default()
+        };
+        describe_cluster::respond(&request, context)
+    });
+    check(ApiKey::DescribeTopicPartitions, |_, context| {
+        let request = cold::describe_topic_partitions_request::DescribeTopicPartitionsRequestData {
+            response_partition_limit: 1,
+            ..Default::default()
+        };
+        describe_topic_partitions::respond(&request, context)
+    });
+    for key_type in [0, 1, 9] {
+        check(ApiKey::FindCoordinator, |version, context| {
+            let request = cold::find_coordinator_request::FindCoordinatorRequestData {
+                key: text("group"),
+                key_type,
+                coordinator_keys: vec![text("group")],
+                ..Default::default()
+            };
+            find_coordinator::respond(version, &request, context)
+        });
+    }
+}
+
+#[test]
+fn changes_of_topics_fit_every_version() {
+    let outcome = || {
+        let created = TopicOutcome {
+            topic: TopicRef { name: "new".into(), topic_id: TOPIC },
+            partitions_count: 1,
+            replication_factor: 1,
+        };
+        ControlOutcome::Topics(vec![Ok(created), Err(Refusal::TopicExists)])
+    };
+    check(ApiKey::CreateTopics, |_, context| {
+        use cold::create_topics_request::{CreatableTopic, CreateTopicsRequestData};
+        let topic = |name: &str| CreatableTopic { name: text(name), ..Default::default() };
+        let topics = vec![topic("new"), topic("old"), topic("twice"), topic("twice")];
+        let request = CreateTopicsRequestData { topics, ..Default::default() };
+        create_topics::respond(&request, outcome(), context)
+    });
+    check(ApiKey::DeleteTopics, |version, _| {
+        use cold::delete_topics_request::{DeleteTopicState, DeleteTopicsRequestData};
+        let by_id = DeleteTopicState { topic_id: uuid(UNKNOWN), ..Default::default() };
+        let by_name = DeleteTopicState { name: Some(text("new")), ..Default::default() };
+        let request = DeleteTopicsRequestData {
+            topics: vec![by_name, by_id],
+            topic_names: vec![text("new"), text("old")],
+            ..Default::default()
+        };
+        delete_topics::respond(version, &request, outcome())
+    });
+    check(ApiKey::CreatePartitions, |_, _| {
+        use cold::create_partitions_request::{CreatePartitionsRequestData, CreatePartitionsTopic};
+        let topic = |name: &str| CreatePartitionsTopic { name: text(name), count: 9, ..Default::default() };
+        let request = CreatePartitionsRequestData { topics: vec![topic("new"), topic("old")], ..Default::default() };
+        create_partitions::respond(&request, outcome())
+    });
+    check(ApiKey::InitProducerId, |_, _| init_producer_id::respond(Ok((ProducerId(5), ProducerEpoch(0)))));
+    check(ApiKey::InitProducerId, |_, _| init_producer_id::respond(Err(ErrorCode::CoordinatorNotAvailable)));
+}
+
+#[test]
+fn offsets_and_configs_fit_every_version() {
+    check(ApiKey::ListOffsets, |version, _| {
+        use cold::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic};
+        let partitions = vec![ListOffsetsPartition::default(); 3];
+        let topics = vec![ListOffsetsTopic { name: text("topic"), partitions, ..Default::default() }];
+        let request = ListOffsetsRequestData { topics, ..Default::default() };
+        let listed = ListedOffset { timestamp: 5, offset: Offset(6), leader_epoch: LeaderEpoch(7) };
+        list_offsets::respond(version, &request, vec![Ok(Some(listed)), Ok(None), Err(ErrorCode::FencedLeaderEpoch)])
+    });
+    check(ApiKey::OffsetForLeaderEpoch, |_, _| {
+        use cold::offset_for_leader_epoch_request as ask;
+        let partitions = vec![ask::OffsetForLeaderPartition::default(); 3];
+        let topics = vec![ask::OffsetForLeaderTopic { topic: text("topic"), partitions, ..Default::default() }];
+        let request = ask::OffsetForLeaderEpochRequestData { topics, ..Default::default() };
+        let outcomes = vec![Ok(Some((LeaderEpoch(1), Offset(2)))), Ok(None), Err(ErrorCode::UnknownLeaderEpoch)];
+        offset_for_leader_epoch::respond(&request, outcomes)
+    });
+    check(ApiKey::DescribeConfigs, |version, context| {
+        use cold::describe_configs_request::{DescribeConfigsRequestData, DescribeConfigsResource};
+        let resource = |resource_type: i8, name: &str| DescribeConfigsResource {
+            resource_type,
+            resource_name: text(name),
+            ..Default::default()
+        };
+        let resources = vec![resource(2, "topic"), resource(2, "absent"), resource(4, "1"), resource(4, "9"), resource(77, "")];
+        let request = DescribeConfigsRequestData {
+            resources,
+            include_synonyms: true,
+            include_documentation: version >= 3,
+            ..Default::default()
+        };
+        let broker = [BrokerSetting { name: "node.id", value: "1".into(), is_default: true, documentation: "d" }];
+        describe_configs::respond(&request, &broker, context)
+    });
+}
+
+#[test]
+fn refusals_of_group_requests_fit_every_version() {
+    let catalog = catalog();
+    let endpoint = Endpoint { host: "host".into(), port: 9092 };
+    let context =
+        Context { catalog: &catalog, endpoint: &endpoint, auto_create_topics: true, offsets_partitions_count: 50 };
+    let requests: [(ApiKey, GroupRequest); 9] = [
+        (ApiKey::JoinGroup, GroupRequest::Join(Default::default())),
+        (ApiKey::SyncGroup, GroupRequest::Sync(Default::default())),
+        (ApiKey::Heartbeat, GroupRequest::Heartbeat(Default::default())),
+        (ApiKey::LeaveGroup, GroupRequest::Leave(Default::default())),
+        (ApiKey::OffsetCommit, GroupRequest::OffsetCommit(Default::default())),
+        (ApiKey::OffsetFetch, GroupRequest::OffsetFetch(Default::default())),
+        (ApiKey::ListGroups, GroupRequest::List(Default::default())),
+        (ApiKey::DescribeGroups, GroupRequest::Describe(Default::default())),
+        (ApiKey::DeleteGroups, GroupRequest::Delete(Default::default())),
+    ];
+    for (key, request) in requests {
+        let served = table::TABLE.iter().find(|served| served.key == key).expect("a served key");
+        for version in served.version_min..=served.version_max {
+            let refused = request.clone().refuse(ErrorCode::NotCoordinator);
+            let mut out = Vec::new();
+            groups::respond(key, version, vec![refused], groups::Kept::Nothing, &context, &mut out)
+                .unwrap_or_else(|error| panic!("{key:?} version {version}: {error}"));
+        }
+    }
+}
