@@ -17,8 +17,10 @@ pub enum Flow {
 
 #[derive(Debug, Default)]
 pub struct Inbound {
-    /// Received and not handled yet, from the start of a frame on.
+    /// Received and not handled yet, from the start of a frame at `from` on.
     pending: Vec<u8>,
+    /// Bytes at the front of `pending` that were handled.
+    from: usize,
 }
 
 /// A buffer of a handled frame above this is given back instead of kept for the next one.
@@ -32,19 +34,19 @@ impl Inbound {
         limit_bytes: impl Fn(&[u8]) -> usize,
         mut handle: impl FnMut(&[u8]) -> Flow,
     ) -> Result<Flow, FrameError> {
-        if !self.pending.is_empty() {
+        if self.pending_bytes() > 0 {
             bytes = match self.top_up(bytes, &limit_bytes)? {
                 Some(rest) => rest,
                 None => return Ok(Flow::Continue),
             };
-            let mut pending = std::mem::take(&mut self.pending);
-            let (handled_bytes, flow) = handle_all(&pending, &limit_bytes, &mut handle)?;
-            if handled_bytes < pending.len() || pending.capacity() <= KEPT_BYTES_MAX {
-                pending.drain(..handled_bytes);
-                self.pending = pending;
-            }
-            if flow == Flow::Pause || !self.pending.is_empty() {
-                self.pending.extend_from_slice(bytes);
+            // Taken out, so that a frame may be handled while it is borrowed.
+            let pending = std::mem::take(&mut self.pending);
+            let handled = handle_all(&pending[self.from..], &limit_bytes, &mut handle);
+            self.pending = pending;
+            let (handled_bytes, flow) = handled?;
+            self.drop_handled(handled_bytes);
+            if flow == Flow::Pause || self.pending_bytes() > 0 {
+                self.keep(bytes);
                 return Ok(flow);
             }
         }
@@ -59,6 +61,19 @@ impl Inbound {
         Ok(flow)
     }
 
+    /// What was handled stays in front until the buffer is empty or would have to grow: moving the
+    /// rest up after every frame would cost the whole buffer each time.
+    fn drop_handled(&mut self, handled_bytes: usize) {
+        self.from += handled_bytes;
+        if self.from == self.pending.len() {
+            self.from = 0;
+            self.pending.clear();
+            if self.pending.capacity() > KEPT_BYTES_MAX {
+                self.pending = Vec::new();
+            }
+        }
+    }
+
     /// Fills `pending` up to the end of its first frame and returns the rest of `bytes`; `None`
     /// when the frame still isn't whole.
     fn top_up<'a>(
@@ -66,13 +81,15 @@ impl Inbound {
         mut bytes: &'a [u8],
         limit_bytes: &impl Fn(&[u8]) -> usize,
     ) -> Result<Option<&'a [u8]>, FrameError> {
-        while let Split::Need(need_bytes) = split(&self.pending, limit_bytes(&self.pending))? {
+        loop {
+            let pending = &self.pending[self.from..];
+            let Split::Need(need_bytes) = split(pending, limit_bytes(pending))? else { break };
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let missing_bytes = need_bytes.unwrap_or(LENGTH_BYTES) - self.pending.len();
+            let missing_bytes = need_bytes.unwrap_or(LENGTH_BYTES) - pending.len();
             let (taken, rest) = bytes.split_at(missing_bytes.min(bytes.len()));
-            self.pending.reserve_exact(missing_bytes);
+            self.make_room(missing_bytes);
             self.pending.extend_from_slice(taken);
             bytes = rest;
         }
@@ -81,11 +98,20 @@ impl Inbound {
 
     /// Keeps bytes that came while the connection was paused.
     pub fn keep(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
         self.pending.extend_from_slice(bytes);
     }
 
+    /// Grows by doubling, but never beyond what a frame needs by more than that.
+    fn make_room(&mut self, bytes: usize) {
+        if self.pending.capacity() - self.pending.len() < bytes {
+            self.pending.drain(..std::mem::take(&mut self.from));
+            self.pending.reserve(bytes);
+        }
+    }
+
     pub fn pending_bytes(&self) -> usize {
-        self.pending.len()
+        self.pending.len() - self.from
     }
 }
 

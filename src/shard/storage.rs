@@ -59,6 +59,13 @@ pub enum PlanOwner {
     Scan(Key),
 }
 
+/// How one try to append went.
+enum Tried {
+    Appended(Appended),
+    /// The journal or the tail pool is full; nothing was written.
+    NoRoom,
+}
+
 /// A plan given out.
 pub struct HeldPlan {
     pub lane: usize,
@@ -268,13 +275,23 @@ impl Storage {
             self.stall(target, batch, options, reply_to);
             return Appended::Waiting;
         }
-        if let Some(queue) = self.rewriting.get_mut(&target) {
-            // Behind the batch that is with the worker, so that the partition keeps its order.
-            self.rewriting_bytes += batch.len();
-            queue.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to });
+        if self.rewriting.contains_key(&target) {
+            self.wait_behind_worker(Stalled { target, batch: batch.to_vec(), options, reply_to });
             return Appended::Waiting;
         }
-        self.append_now(target, batch, options, reply_to, wall, Rewrite::Wanted)
+        match self.append_now(target, batch, options, reply_to, wall, Rewrite::Wanted) {
+            Tried::Appended(appended) => appended,
+            Tried::NoRoom => {
+                self.stall(target, batch, options, reply_to);
+                Appended::Waiting
+            }
+        }
+    }
+
+    /// Behind the batch that is with the worker, so that the partition keeps its order.
+    fn wait_behind_worker(&mut self, stalled: Stalled) {
+        self.rewriting_bytes += stalled.batch.len();
+        self.rewriting.entry(stalled.target).or_default().push_back(stalled);
     }
 
     fn stall(&mut self, target: TopicPartition, batch: &[u8], options: AppendOptions, reply_to: ReplyTo) {
@@ -289,10 +306,10 @@ impl Storage {
         reply_to: ReplyTo,
         wall: WallMs,
         rewrite: Rewrite,
-    ) -> Appended {
+    ) -> Tried {
         let header = BatchHeader::view(batch).expect("the batch was verified");
         let Some(slot) = self.by_id.get(&target) else {
-            return Appended::Done(Err(AppendRefusal::UnknownPartition));
+            return Tried::Appended(Appended::Done(Err(AppendRefusal::UnknownPartition)));
         };
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
         let lane = &mut self.lanes[partition.lane];
@@ -302,7 +319,7 @@ impl Storage {
         let log_start = lane.log_start(partition.log);
         let mut outcome = AppendOutcome { base_offset: Offset(-1), log_append_time_ms: -1, log_start };
         let end = match verdict {
-            Err(refusal) => return Appended::Done(Err(refusal)),
+            Err(refusal) => return Tried::Appended(Appended::Done(Err(refusal))),
             Ok(Verdict::Duplicate(original)) => {
                 outcome.base_offset = original.base_offset;
                 original.last_offset.plus(1)
@@ -310,7 +327,7 @@ impl Storage {
             Ok(Verdict::Append) => {
                 if let Some(codec) = partition.codec_wanted(header).filter(|_| rewrite == Rewrite::Wanted) {
                     self.send_to_worker(target, batch, codec, options, reply_to);
-                    return Appended::Waiting;
+                    return Tried::Appended(Appended::Waiting);
                 }
                 let stamped = (partition.config.timestamp_type == TimestampType::LogAppendTime).then(|| {
                     outcome.log_append_time_ms = wall.0;
@@ -324,15 +341,12 @@ impl Storage {
                     lane.append(partition.log, bytes, outcome.base_offset, partition.leader_epoch, wall);
                 match appended {
                     Ok(_) => {}
-                    Err(AppendError::Busy) => {
-                        self.stall(target, batch, options, reply_to);
-                        return Appended::Waiting;
-                    }
+                    Err(AppendError::Busy) => return Tried::NoRoom,
                     Err(AppendError::TooLarge) => {
-                        return Appended::Done(Err(AppendRefusal::LargerThanSegment));
+                        return Tried::Appended(Appended::Done(Err(AppendRefusal::LargerThanSegment)));
                     }
                     Err(AppendError::Offline | AppendError::Fenced) => {
-                        return Appended::Done(Err(AppendRefusal::StorageError));
+                        return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
                     }
                 }
                 lane.log_end(partition.log)
@@ -345,12 +359,12 @@ impl Storage {
             self.events.push((lane, LaneEvent::Durable { log, durable_end }));
         }
         if end <= partition.high_watermark() {
-            return Appended::Done(Ok(outcome));
+            return Tried::Appended(Appended::Done(Ok(outcome)));
         }
         if !options.silent {
             partition.waiters.add_produce(ProduceWaiter { end, reply_to, outcome });
         }
-        Appended::Waiting
+        Tried::Appended(Appended::Waiting)
     }
 
     /// From here on the partition's appends wait in a queue, until the worker has answered them all.
@@ -389,7 +403,13 @@ impl Storage {
         let appended = match batch {
             None => Appended::Done(Err(AppendRefusal::Undecodable)),
             Some(batch) => {
-                self.append_now(target, &batch, first.options, first.reply_to, wall, Rewrite::Done)
+                match self.append_now(target, &batch, first.options, first.reply_to, wall, Rewrite::Done) {
+                    Tried::Appended(appended) => appended,
+                    Tried::NoRoom => {
+                        self.stall(target, &batch, first.options, first.reply_to);
+                        Appended::Waiting
+                    }
+                }
             }
         };
         settle(&first, appended);
@@ -414,12 +434,22 @@ impl Storage {
     /// Tries the batches that found no room again, in their order; returns outcomes known now.
     pub fn retry_stalled(&mut self, wall: WallMs) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
         let mut outcomes = Vec::new();
-        for stalled in std::mem::take(&mut self.stalled) {
-            let Stalled { target, batch, options, reply_to } = stalled;
-            if let Appended::Done(outcome) = self.append(target, &batch, options, reply_to, wall)
-                && !options.silent
-            {
-                outcomes.push((reply_to, outcome));
+        while let Some(stalled) = self.stalled.pop_front() {
+            let Stalled { target, ref batch, options, reply_to } = stalled;
+            let waits_behind_worker = self.rewriting.contains_key(&target);
+            let tried = if waits_behind_worker {
+                self.wait_behind_worker(stalled);
+                continue;
+            } else {
+                self.append_now(target, batch, options, reply_to, wall, Rewrite::Wanted)
+            };
+            match tried {
+                Tried::NoRoom => {
+                    self.stalled.push_front(stalled);
+                    break;
+                }
+                Tried::Appended(Appended::Done(outcome)) if !options.silent => outcomes.push((reply_to, outcome)),
+                Tried::Appended(_) => {}
             }
         }
         outcomes
