@@ -187,11 +187,10 @@ impl Lane {
                 ring.open(self.jobs.token(key), &path, OpenMode::Write);
                 Some(job)
             }
-            (Step::MakeDir | Step::OpenNew | Step::OpenExisting | Step::Allocate { .. }, Err(error))
-                if matches!(error, IoError::NoSpace | IoError::NoDescriptors) =>
-            {
-                self.materialise_pause(job)
-            }
+            (
+                Step::MakeDir | Step::OpenNew | Step::OpenExisting | Step::Allocate { .. },
+                Err(IoError::NoSpace | IoError::NoDescriptors),
+            ) => self.materialise_pause(job),
             (Step::OpenNew | Step::OpenExisting, Ok(())) => {
                 let Done::Opened(Ok(file)) = done else { panic!("an open file comes with its id") };
                 let segment = self.partition(job.log).ends.written.segment;

@@ -402,7 +402,7 @@ impl Lane {
             }
             _ => range.bytes,
         };
-        let bytes = bytes.min((bytes_max.min(WINDOW_BYTES - BLOCK_BYTES)).max(1) as u64);
+        let bytes = bytes.min(bytes_max.clamp(1, WINDOW_BYTES - BLOCK_BYTES) as u64);
         let purpose = Purpose::Window { at: place, bytes, left: range.bytes, batch_bytes: None };
         self.read_later(read, plan.log, place.segment, purpose);
         Resolved::Pending
@@ -564,7 +564,7 @@ impl Lane {
                     // known now.
                     Ok(Walk::Disk(next)) => {
                         let read = job.read;
-                        self.read_end(ring, job);
+                        self.read_end(ring, *job);
                         let purpose = Purpose::Plan { request, start, target, at: next };
                         self.read_later(read, request.log, next.segment, purpose);
                         None
@@ -581,7 +581,7 @@ impl Lane {
                         let read = job.read;
                         // The buffer leaves with the event: it stays counted as out.
                         self.events.push(LaneEvent::Window { read, window });
-                        self.read_end(ring, job);
+                        self.read_end(ring, *job);
                         None
                     }
                     Verified::Larger(batch_bytes) if batch_bytes <= self.batch_bytes_limit(&job) => {
@@ -659,7 +659,7 @@ impl Lane {
             Some(_) => self.plan_from(request, start, read),
             None => PlanStart::Empty,
         };
-        self.read_end(ring, job);
+        self.read_end(ring, *job);
         match again {
             PlanStart::Ready(plan) => self.events.push(LaneEvent::Planned { read, plan: Ok(plan) }),
             PlanStart::Pending => {}
@@ -670,7 +670,7 @@ impl Lane {
 
     fn read_empty(&mut self, ring: &mut Ring, job: Box<Read>, request: Request) -> Option<Box<Read>> {
         let read = job.read;
-        self.read_end(ring, job);
+        self.read_end(ring, *job);
         self.plan_empty(read, request);
         None
     }
@@ -687,11 +687,11 @@ impl Lane {
             Purpose::Window { .. } => LaneEvent::Window { read, window: Err(error) },
             Purpose::Plan { .. } | Purpose::Index { .. } => LaneEvent::Planned { read, plan: Err(error) },
         });
-        self.read_end(ring, job);
+        self.read_end(ring, *job);
         None
     }
 
-    fn read_end(&mut self, ring: &mut Ring, job: Box<Read>) {
+    fn read_end(&mut self, ring: &mut Ring, job: Read) {
         if let Some(buffer) = job.buffer {
             self.reads.put_buffer(buffer);
         }

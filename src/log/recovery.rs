@@ -2,7 +2,8 @@
 //!
 //! Order:    flush every file and directory that is read (a killed process leaves bytes that read back
 //!           but aren't durable) -> newest intact image -> redo of the journal behind it -> a group of
-//!           a new incarnation made durable -> served. Until that last group nothing on disk changes.
+//!           a new incarnation made durable -> blocks with an image written again -> served. Until
+//!           that last group nothing on disk changes.
 //! Promises: reads the image and the journal, never the segments: time is O(partitions + journal).
 //! Never:    cuts anything that was durable (`verdict`); a lane that can't be replayed stays as it is.
 
@@ -16,12 +17,15 @@ use super::cycle::Cycle;
 use super::directory::lane_dir;
 use super::disk::{Disk, failed};
 use super::files::Files;
-use super::format::{BLOCK_BYTES, EntryHeader, EntryKind, IMAGE_MAGIC, ImageHeader, Sealed, VERSION};
+use super::format::{
+    BLOCK_BYTES, EntryHeader, EntryKind, IMAGE_MAGIC, ImageHeader, Sealed, VERSION, blocks_up,
+};
 use super::jobs::Jobs;
 use super::journal::{FreeFile, Journal, JournalFile};
 use super::lane::Lane;
 use super::materialise::Staging;
 use super::options::{LaneError, LaneOptions, LogId, RecoveryReport};
+use super::partition_log::PartitionLog;
 use super::place::Place;
 use super::prewrite;
 use super::read::Reads;
@@ -122,22 +126,48 @@ impl Lane {
         while self.journal.item_durable < item {
             let now = ring.now();
             self.turn(ring, now);
-            let Some(token) = self.jobs.any_in_flight() else {
+            if self.jobs.any_in_flight().is_none() {
                 let what = format!(
                     "the journal of lane {} has no room for the group that ends its recovery; enlarge it",
                     self.options.lane.0
                 );
                 return Err(LaneError::Options { what });
-            };
+            }
+            self.wait_for_job(ring)?;
+        }
+        self.repair_blocks(ring)?;
+        self.events.clear();
+        Ok(())
+    }
+
+    /// Writes the blocks again that have an image: a crash may have torn them, and they hold bytes
+    /// that are read from disk.
+    fn repair_blocks(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
+        let torn = |partition: &&PartitionLog| partition.head.is_some() && partition.dropping.is_none();
+        let logs: Vec<_> = self.partitions.iter().filter(torn).map(|partition| partition.number).collect();
+        for log in logs {
+            let written = self.partition(log).ends.written;
+            let block_end = Place::new(written.segment, blocks_up(written.position));
+            let target = self.partition(log).ends.durable.min(block_end);
+            while self.partition(log).ends.written < target && self.cycle.paused_until.is_none() {
+                self.materialise_start(ring, log, Some(target), false);
+                self.wait_for_job(ring)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for an operation in flight. Nothing else runs on the lane yet.
+    fn wait_for_job(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
+        if let Some(token) = self.jobs.any_in_flight() {
             let completion = ring.wait(token);
             self.now = ring.now();
             self.complete_job(ring, completion);
-            if let Some(what) = self.fenced.clone() {
-                return Err(LaneError::Io { what, error: IoError::Os(5) });
-            }
         }
-        self.events.clear();
-        Ok(())
+        match self.fenced.clone() {
+            Some(what) => Err(LaneError::Io { what, error: IoError::Os(5) }),
+            None => Ok(()),
+        }
     }
 
     /// A crash during the first start may leave one full file and no other: then recovery prepares

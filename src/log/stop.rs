@@ -39,8 +39,7 @@ impl Lane {
     fn settle(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
         let logs: Vec<LogId> = self.partitions.iter().map(|partition| partition.number).collect();
         for log in logs {
-            loop {
-                let Some(partition) = self.partitions.get(log) else { break };
+            while let Some(partition) = self.partitions.get(log) {
                 let (durable, ends) = (partition.ends.durable, partition.ends);
                 if partition.dropping.is_some() || (!partition.is_dirty() && ends.flushed >= ends.written) {
                     break;
