@@ -58,6 +58,31 @@ impl ControlHandle {
     }
 }
 
+/// The other end of handles without a control thread: whoever plays its part takes their commands.
+pub struct DetachedControl {
+    sender: mpsc::UnboundedSender<Envelope>,
+    receiver: mpsc::UnboundedReceiver<Envelope>,
+}
+
+impl Default for DetachedControl {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Self { sender, receiver }
+    }
+}
+
+impl DetachedControl {
+    pub fn handle(&self, shard: usize) -> ControlHandle {
+        ControlHandle { shard, sender: self.sender.clone() }
+    }
+
+    /// The next command that was sent, with its shard and the number its answer must carry.
+    pub fn next_command(&mut self) -> Option<(usize, u64, ControlCommand)> {
+        let envelope = self.receiver.try_recv().ok()?;
+        Some((envelope.shard, envelope.request, envelope.command))
+    }
+}
+
 /// Ends the control thread when told to or dropped.
 pub struct Control {
     options: ControlOptions,

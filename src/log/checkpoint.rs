@@ -118,7 +118,6 @@ impl Lane {
     }
 
     /// A deliberate mistake: the image frees journal files whose bytes aren't flushed.
-    #[cfg(any(test, feature = "controls"))]
     pub(super) fn image_begin_unchecked(&mut self) {
         self.image_begin();
         let last = self.journal.used.back().expect("a journal file is in use since recovery");

@@ -162,7 +162,6 @@ impl Lane {
     }
 
     fn begin_forcing(&mut self) {
-        #[cfg(any(test, feature = "controls"))]
         if self.options.control == super::options::Control::RecycleBeforeFlush {
             self.image_begin_unchecked();
             return;

@@ -29,7 +29,6 @@ impl Lane {
         self.cycle.proven = built.entries_count == 0;
         self.cycle.last_group = self.now;
         let group = GroupWrite { item_end: built.item_end, effects: built.effects, submitted: self.now };
-        #[cfg(any(test, feature = "controls"))]
         if self.options.control == super::options::Control::AcknowledgeBeforeFlush {
             self.apply_effects(&group.effects);
         }

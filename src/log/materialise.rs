@@ -359,7 +359,6 @@ impl Lane {
     /// The item to wait for before the block at `block` may be written again, if any; queues the
     /// image entry where there is none yet.
     fn image_wanted(&mut self, job: &Materialise, block: u64) -> Option<u64> {
-        #[cfg(any(test, feature = "controls"))]
         if self.options.control == super::options::Control::RewriteWithoutImage {
             return None;
         }

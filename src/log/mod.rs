@@ -47,17 +47,15 @@ mod tail;
 mod unlink;
 mod verdict;
 
-#[cfg(any(test, feature = "controls"))]
-pub mod testing;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use directory::{list_lanes, prepare_dir};
 pub use lane::{Lane, SegmentInfo};
-#[cfg(any(test, feature = "controls"))]
-pub use options::Control;
 pub use options::{
-    AppendError, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError, RecoveryReport,
+    AppendError, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError, RecoveryReport,
     Sequence,
 };
 pub use plan::{Plan, PlanRange, PlanStart, Resolved};

@@ -16,8 +16,8 @@ pub struct LogId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
-/// A deliberate mistake, for tests that prove that their instrument sees it.
-#[cfg(any(test, feature = "controls"))]
+/// A deliberate mistake, for tests that prove that their instrument sees it. Nothing but a test asks for
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Control {
     #[default]
@@ -49,7 +49,7 @@ pub struct LaneOptions {
     pub files_open_max: u32,
     /// Reads of segments in flight; further ones wait.
     pub reads_max: u32,
-    #[cfg(any(test, feature = "controls"))]
+    /// None but in a test of tests.
     pub control: Control,
 }
 
@@ -66,7 +66,6 @@ impl LaneOptions {
             tail_pool_bytes: 32 << 20,
             files_open_max: 256,
             reads_max: 16,
-            #[cfg(any(test, feature = "controls"))]
             control: Control::None,
         }
     }

@@ -185,8 +185,8 @@ pub struct ReceivedBytes {
     pub(in crate::ring) bytes: u32,
 }
 
-/// How long a turn may sleep for its first completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long a turn may sleep for its first completion, from shortest to longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sleep {
     No,
     Until(MonotonicNs),

@@ -6,7 +6,7 @@
 use super::command::{PartitionCommand, PlanCommand, PlanId, Planned};
 use super::mail::Mail;
 use super::request::{Origin, Pending, Request};
-use super::storage::{HeldPlan, PlanOwner};
+use super::storage::{Control, HeldPlan, PlanOwner};
 use super::stream::Stream;
 use super::timers::Timer;
 use super::{Core, Shard, Work};
@@ -395,9 +395,12 @@ impl Shard {
         let Some(partition) = core.storage.partition(target) else {
             return Some(Err(ReadRefusal::UnknownPartition));
         };
-        let (lane, log, upto) = (partition.lane, partition.log, partition.high_watermark());
+        let (lane, log, mut upto) = (partition.lane, partition.log, partition.high_watermark());
         let logs = &core.storage.lanes[lane];
         let (log_start, log_end) = (logs.log_start(log), logs.log_end(log));
+        if core.storage.control == Control::ServeBeforeDurable {
+            upto = log_end;
+        }
         if let Err(refusal) = partition.check_fetch(command.leader_epoch, command.offset, log_start, log_end)
         {
             return Some(Err(refusal));

@@ -17,31 +17,57 @@ const TURNS_PER_COUNT: u64 = 64;
 
 /// Runs until the shard is stopped and its clients are gone.
 pub fn run(shard: &mut Shard, cells: &Cells) {
-    let mut turns: u64 = 0;
-    let mut owed: u32 = 0;
-    let mut more = true;
+    let mut host = Host::default();
     while !shard.is_stopped() {
-        let sleep = if more {
+        host.step(shard, cells, Sleep::Forever);
+    }
+    shard.count(cells, host.turns);
+}
+
+/// What goes on from turn to turn.
+#[derive(Debug)]
+pub struct Host {
+    turns: u64,
+    /// Turns since the last step of housekeeping.
+    owed: u32,
+    /// More is to be done right now.
+    more: bool,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { turns: 0, owed: 0, more: true }
+    }
+}
+
+impl Host {
+    /// How long the next turn may sleep.
+    pub fn sleep(&self, shard: &Shard) -> Sleep {
+        if self.more { Sleep::No } else { shard.sleep() }
+    }
+
+    /// One turn and its share of housekeeping; it doesn't sleep longer than `sleep_max`.
+    pub fn step(&mut self, shard: &mut Shard, cells: &Cells, sleep_max: Sleep) {
+        let sleep = if self.more {
             Sleep::No
         } else {
             // Counters are written before a sleep, so that an idle shard's are exact.
-            shard.count(cells, turns);
-            shard.prepare_sleep()
+            shard.count(cells, self.turns);
+            shard.prepare_sleep().min(sleep_max)
         };
         let busy = shard.turn(sleep);
-        turns += 1;
-        owed += 1;
-        if !busy || owed >= TURNS_PER_STEP {
-            owed = 0;
-            more = shard.housekeep() || busy;
+        self.turns += 1;
+        self.owed += 1;
+        if !busy || self.owed >= TURNS_PER_STEP {
+            self.owed = 0;
+            self.more = shard.housekeep() || busy;
         } else {
-            more = true;
+            self.more = true;
         }
-        if turns.is_multiple_of(TURNS_PER_COUNT) {
-            shard.count(cells, turns);
+        if self.turns.is_multiple_of(TURNS_PER_COUNT) {
+            shard.count(cells, self.turns);
         }
     }
-    shard.count(cells, turns);
 }
 
 impl Shard {

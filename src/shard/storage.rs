@@ -42,6 +42,18 @@ enum Rewrite {
     Done,
 }
 
+/// A deliberate mistake, for tests that prove that their instrument sees it. Nothing but a test asks for
+/// one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Control {
+    #[default]
+    None,
+    /// Answers a duplicate before its original is durable.
+    AnswerDuplicateAtOnce,
+    /// Lets consumers read what isn't durable.
+    ServeBeforeDurable,
+}
+
 /// How an append went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
@@ -96,6 +108,8 @@ pub struct Storage {
     rewriting_bytes: usize,
     shard: ShardId,
     worker: WorkerHandle,
+    /// None but in a test of tests.
+    pub control: Control,
 }
 
 impl HeldPlan {
@@ -126,6 +140,7 @@ impl Storage {
             rewriting_bytes: 0,
             shard,
             worker,
+            control: Control::None,
         }
     }
 
@@ -322,6 +337,9 @@ impl Storage {
             Err(refusal) => return Tried::Appended(Appended::Done(Err(refusal))),
             Ok(Verdict::Duplicate(original)) => {
                 outcome.base_offset = original.base_offset;
+                if self.control == Control::AnswerDuplicateAtOnce {
+                    return Tried::Appended(Appended::Done(Ok(outcome)));
+                }
                 original.last_offset.plus(1)
             }
             Ok(Verdict::Append) => {

@@ -45,12 +45,16 @@ impl WorkerHandle {
 /// Sends a mail to one shard and wakes it.
 pub type PostMail = Box<dyn FnMut(Mail) + Send>;
 
+/// The batch in the codec that is wanted; `None` when it can't be decompressed.
+pub fn recompress(job: &Job, codecs: &mut Codecs) -> Option<Vec<u8>> {
+    batch_body::recompress(&job.batch, job.codec, DECOMPRESSED_BYTES_MAX, codecs).ok()
+}
+
 /// Works until every handle is dropped. `posts` has one entry per shard.
 pub fn run(jobs: mpsc::Receiver<Job>, mut posts: Vec<PostMail>) {
     let mut codecs = Codecs::default();
     for job in jobs {
-        let batch =
-            batch_body::recompress(&job.batch, job.codec, DECOMPRESSED_BYTES_MAX, &mut codecs).ok();
+        let batch = recompress(&job, &mut codecs);
         posts[usize::from(job.shard.0)](Mail::Recompressed { target: job.target, batch });
     }
 }

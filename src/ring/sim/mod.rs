@@ -64,6 +64,8 @@ struct Machine {
     failures: BTreeMap<u64, IoError>,
     /// Operation number at whose submission the power goes.
     power_cut_at: Option<u64>,
+    /// Kills and power cuts.
+    ends_count: u64,
 }
 
 /// What the machine keeps for a ring. Rings made before a kill or a power cut are dead.
@@ -111,6 +113,7 @@ impl World {
             operations_count: 0,
             failures: BTreeMap::new(),
             power_cut_at: None,
+            ends_count: 0,
         })))
     }
 
@@ -177,6 +180,11 @@ impl World {
     /// there and no more durable than it was; each operation in flight has happened or not.
     pub fn kill(&self) {
         self.machine().kill();
+    }
+
+    /// Kills and power cuts until now: another number means that every ring from before is dead.
+    pub fn ends_count(&self) -> u64 {
+        self.machine().ends_count
     }
 
     // ---- The network, seen from outside ------------------------------------------------------
@@ -318,6 +326,7 @@ impl Machine {
     /// Kills every ring. Each operation in flight happens or not; with the power gone, a write that
     /// happens isn't durable, so that its sectors are subject to the cut.
     fn end_rings(&mut self, power_gone: bool) {
+        self.ends_count += 1;
         self.failures.clear();
         self.power_cut_at = None;
         for (_, event) in std::mem::take(&mut self.events) {
