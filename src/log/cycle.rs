@@ -143,8 +143,10 @@ impl Lane {
     // ---- Recycling ---------------------------------------------------------------------------
 
     fn is_recycling_due(&self) -> bool {
-        self.journal.used.len() > 1
-            && (self.journal.used_bytes() * 2 > self.journal.capacity_bytes() || self.journal.free.is_empty())
+        let half_full = self.journal.used_bytes() * 2 > self.journal.capacity_bytes();
+        // An append was refused: without recycling it would be refused for ever.
+        let refuses = self.room_wanted && !self.has_journal_room(0);
+        self.journal.used.len() > 1 && (half_full || refuses || self.journal.free.is_empty())
     }
 
     fn cycle_step(&mut self, ring: &mut Ring) -> bool {
