@@ -123,20 +123,31 @@ impl Lane {
 
     /// The oldest blocks must go before the pool is full: what they hold is written first.
     fn relieve_pool(&mut self, ring: &mut Ring) {
+        self.forget_stale_blocks();
         if self.pool.used_bytes() * 2 < self.pool.limit_bytes() {
             return;
         }
-        let Some((log, number)) = self.pool.oldest() else { return };
-        let Some(partition) = self.partitions.get(log) else {
-            self.pool.forget_oldest();
-            return;
-        };
-        match partition.tail.oldest().filter(|(oldest, _)| *oldest == number) {
-            None => self.pool.forget_oldest(),
-            Some((_, end)) if partition.ends.written < end => {
+        for index in 0..STEPS_MAX {
+            let Some((log, number)) = self.pool.nth_oldest(index) else { return };
+            let Some(partition) = self.partitions.get(log) else { continue };
+            let block = partition.tail.oldest().filter(|(oldest, _)| *oldest == number);
+            // A block further behind, or one that is gone.
+            let Some((_, end)) = block else { continue };
+            if partition.ends.written < end {
                 self.materialise_start(ring, log, Some(end), false);
             }
-            Some(_) => {}
+        }
+    }
+
+    /// Blocks of dropped partitions and of bytes cut leave their place in the order behind.
+    fn forget_stale_blocks(&mut self) {
+        for _ in 0..STEPS_MAX {
+            let Some((log, number)) = self.pool.oldest() else { return };
+            let block = self.partitions.get(log).and_then(|partition| partition.tail.oldest());
+            if block.is_some_and(|(oldest, _)| oldest <= number) {
+                return;
+            }
+            self.pool.forget_oldest();
         }
     }
 

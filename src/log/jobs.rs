@@ -25,7 +25,7 @@ pub(super) enum Job {
     Seal(Seal),
     Unlink(Unlink),
     Image(ImageWrite),
-    Read(Box<Read>),
+    Read(Read),
 }
 
 /// The result of a job's operation.

@@ -343,7 +343,7 @@ impl Lane {
         }
         let partition = self.partitions.get_mut(log).expect("the caller names what it was given");
         let before = partition.log_start;
-        partition.advance_log_start(offset);
+        partition.advance_log_start(offset, self.journal.item_next);
         if partition.log_start == before {
             return Ok(Sequence(self.journal.item_next));
         }

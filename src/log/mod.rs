@@ -17,10 +17,12 @@
 //! Between the ends of a partition holds, in offsets:
 //! `log_start <= materialised <= durable_end <= log_end`.
 
+mod batches;
 mod checkpoint;
 mod cycle;
 mod directory;
 mod disk;
+mod dump;
 mod files;
 mod format;
 mod groups;
@@ -46,6 +48,7 @@ mod stop;
 mod tail;
 mod unlink;
 mod verdict;
+mod verify;
 
 #[cfg(test)]
 mod testing;
@@ -53,6 +56,7 @@ mod testing;
 mod tests;
 
 pub use directory::{list_lanes, prepare_dir};
+pub use dump::{dump_dir, dump_file};
 pub use lane::{Lane, SegmentInfo};
 pub use options::{
     AppendError, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError, RecoveryReport,
@@ -61,3 +65,4 @@ pub use options::{
 pub use plan::{Plan, PlanRange, PlanStart, Resolved};
 pub use producers::{Producer, ProducerBatch, ProducerTable};
 pub use stats::{FLUSH_BUCKETS_US, LaneStats};
+pub use verify::{VerifyReport, verify};

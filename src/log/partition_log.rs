@@ -212,12 +212,16 @@ impl PartitionLog {
         }
     }
 
-    /// Moves the log start; segments wholly below it are to be deleted. It never moves back.
-    pub(super) fn advance_log_start(&mut self, offset: Offset) {
+    /// Moves the log start by the entry `item`; segments wholly below it are to be deleted. It never
+    /// moves back.
+    pub(super) fn advance_log_start(&mut self, offset: Offset, item: u64) {
         self.log_start = self.log_start.max(offset.min(self.log_end));
         let start = self.log_start;
         for segment in &mut self.segments {
-            segment.dropping |= segment.rolled && segment.end_offset <= start;
+            if !segment.dropping && segment.rolled && segment.end_offset <= start {
+                segment.dropping = true;
+                segment.dropping_item = item;
+            }
         }
         // The epoch that the log start lies in stays, and begins there.
         let below = self.epochs.partition_point(|(_, first)| *first <= start).saturating_sub(1);

@@ -28,7 +28,7 @@ pub struct ProducerBatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Producer {
     pub epoch: ProducerEpoch,
-    /// Oldest first, at most [`BATCHES_MAX`]. Empty after a marker of a newer epoch.
+    /// Oldest first, at most five. Empty after a marker of a newer epoch.
     pub batches: Vec<ProducerBatch>,
     /// Of its newest batch or marker, ms.
     pub last_timestamp: i64,

@@ -131,7 +131,7 @@ enum Step {
 }
 
 pub(super) struct Reads {
-    waiting: VecDeque<Box<Read>>,
+    waiting: VecDeque<Read>,
     reads_max: usize,
     /// Buffers in jobs or lent out.
     buffers_out: usize,
@@ -329,7 +329,7 @@ impl Lane {
     fn read_later(&mut self, read: u64, log: LogId, segment: u64, purpose: Purpose) {
         let partition = self.partitions.get_mut(log).expect("looked up before");
         partition.segment_mut(segment).expect("what is read exists").leases += 1;
-        self.reads.waiting.push_back(Box::new(Read {
+        self.reads.waiting.push_back(Read {
             read,
             log,
             segment,
@@ -338,7 +338,7 @@ impl Lane {
             purpose,
             buffer: None,
             step: Step::Open,
-        }));
+        });
     }
 
     /// Gives the plan's segments back; they may be deleted now.
@@ -431,7 +431,7 @@ impl Lane {
         partition.dir.join(super::segment::file_name(segment.base_offset, segment.id, suffix))
     }
 
-    fn read_open(&mut self, ring: &mut Ring, key: Key, mut job: Box<Read>) -> Option<Box<Read>> {
+    fn read_open(&mut self, ring: &mut Ring, key: Key, mut job: Read) -> Option<Read> {
         job.step = Step::Open;
         if matches!(job.purpose, Purpose::Index { .. }) {
             let path = self.read_path(&job, "index");
@@ -448,13 +448,7 @@ impl Lane {
     }
 
     /// Submits the read that the purpose asks for.
-    fn read_transfer(
-        &mut self,
-        ring: &mut Ring,
-        key: Key,
-        mut job: Box<Read>,
-        file: FileId,
-    ) -> Option<Box<Read>> {
+    fn read_transfer(&mut self, ring: &mut Ring, key: Key, mut job: Read, file: FileId) -> Option<Read> {
         let (position, bytes) = match &job.purpose {
             Purpose::Index { .. } => (0, WINDOW_BYTES as u64),
             Purpose::Plan { at, .. } => (at.position, SCAN_BYTES as u64),
@@ -477,13 +471,7 @@ impl Lane {
         Some(job)
     }
 
-    pub(super) fn read_done(
-        &mut self,
-        ring: &mut Ring,
-        key: Key,
-        mut job: Box<Read>,
-        done: Done,
-    ) -> Option<Box<Read>> {
+    pub(super) fn read_done(&mut self, ring: &mut Ring, key: Key, mut job: Read, done: Done) -> Option<Read> {
         let outcome = done.outcome();
         match (job.step, done) {
             (Step::Open, Done::Opened(Ok(file))) => {
@@ -524,11 +512,11 @@ impl Lane {
         &mut self,
         ring: &mut Ring,
         key: Key,
-        mut job: Box<Read>,
+        mut job: Read,
         position: u64,
         buffer: IoBuffer,
         bytes: usize,
-    ) -> Option<Box<Read>> {
+    ) -> Option<Read> {
         match job.purpose {
             Purpose::Index { request, start } => {
                 let rows = decode_index(&buffer[..bytes], job.segment);
@@ -564,7 +552,7 @@ impl Lane {
                     // known now.
                     Ok(Walk::Disk(next)) => {
                         let read = job.read;
-                        self.read_end(ring, *job);
+                        self.read_end(ring, job);
                         let purpose = Purpose::Plan { request, start, target, at: next };
                         self.read_later(read, request.log, next.segment, purpose);
                         None
@@ -581,7 +569,7 @@ impl Lane {
                         let read = job.read;
                         // The buffer leaves with the event: it stays counted as out.
                         self.events.push(LaneEvent::Window { read, window });
-                        self.read_end(ring, *job);
+                        self.read_end(ring, job);
                         None
                     }
                     Verified::Larger(batch_bytes) if batch_bytes <= self.batch_bytes_limit(&job) => {
@@ -649,17 +637,17 @@ impl Lane {
     fn read_replan(
         &mut self,
         ring: &mut Ring,
-        job: Box<Read>,
+        job: Read,
         request: Request,
         start: Option<FoundBatch>,
-    ) -> Option<Box<Read>> {
+    ) -> Option<Read> {
         let read = job.read;
         // The lease goes after the plan has its own.
         let again = match self.partitions.get(request.log).filter(|partition| partition.dropping.is_none()) {
             Some(_) => self.plan_from(request, start, read),
             None => PlanStart::Empty,
         };
-        self.read_end(ring, *job);
+        self.read_end(ring, job);
         match again {
             PlanStart::Ready(plan) => self.events.push(LaneEvent::Planned { read, plan: Ok(plan) }),
             PlanStart::Pending => {}
@@ -668,9 +656,9 @@ impl Lane {
         None
     }
 
-    fn read_empty(&mut self, ring: &mut Ring, job: Box<Read>, request: Request) -> Option<Box<Read>> {
+    fn read_empty(&mut self, ring: &mut Ring, job: Read, request: Request) -> Option<Read> {
         let read = job.read;
-        self.read_end(ring, *job);
+        self.read_end(ring, job);
         self.plan_empty(read, request);
         None
     }
@@ -681,13 +669,13 @@ impl Lane {
         self.events.push(LaneEvent::Planned { read, plan: Ok(plan) });
     }
 
-    fn read_fail(&mut self, ring: &mut Ring, job: Box<Read>, error: ReadError) -> Option<Box<Read>> {
+    fn read_fail(&mut self, ring: &mut Ring, job: Read, error: ReadError) -> Option<Read> {
         let read = job.read;
         self.events.push(match job.purpose {
             Purpose::Window { .. } => LaneEvent::Window { read, window: Err(error) },
             Purpose::Plan { .. } | Purpose::Index { .. } => LaneEvent::Planned { read, plan: Err(error) },
         });
-        self.read_end(ring, *job);
+        self.read_end(ring, job);
         None
     }
 

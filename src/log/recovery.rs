@@ -276,7 +276,7 @@ pub(super) fn find_image(
     Ok(newest)
 }
 
-fn read_image(
+pub(super) fn read_image(
     disk: &mut Disk<'_>,
     path: &Path,
     flush: bool,
@@ -340,7 +340,7 @@ fn create_image(disk: &mut Disk<'_>, dir: &Path) -> Result<FoundImage, LaneError
     Ok(FoundImage { index: 0, header, payload: Vec::new() })
 }
 
-fn redo_of_image(image: &FoundImage, options: &LaneOptions) -> Result<Redo, LaneError> {
+pub(super) fn redo_of_image(image: &FoundImage, options: &LaneOptions) -> Result<Redo, LaneError> {
     let pool = TailPool::new(options.tail_pool_bytes as usize);
     let header = &image.header;
     let mut redo = Redo::new(options.dir.clone(), pool, header.log_next.get(), header.segment_next.get());

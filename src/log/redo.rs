@@ -90,7 +90,7 @@ impl Redo {
             EntryKind::Roll => self.roll(entry, log, place),
             EntryKind::LogStart => {
                 if !self.is_reflected(log, entry.item) {
-                    self.partition(log).advance_log_start(Offset(place.position as i64));
+                    self.partition(log).advance_log_start(Offset(place.position as i64), 0);
                 }
                 Ok(())
             }

@@ -144,6 +144,26 @@ impl<'a, 'r> Walker<'a, 'r> {
         Ok(Group { header, payload: payload.to_vec() })
     }
 
+    /// The first intact group at `position` or behind it, whatever its number; moves `position` behind
+    /// it. None at the end of the file.
+    pub(super) fn next_intact(
+        &mut self,
+        found: &FoundFile,
+        position: &mut u64,
+    ) -> Result<Option<Group>, IoError> {
+        while !self.bytes(found.file, *position, BLOCK_BYTES)?.is_empty() {
+            let at = *position;
+            *position += BLOCK_BYTES as u64;
+            if let Ok(header) = self.header(found, at)?
+                && let Ok(group) = self.payload(found, at, header)
+            {
+                *position = at + group.size_bytes();
+                return Ok(Some(group));
+            }
+        }
+        Ok(None)
+    }
+
     /// An intact group with a number above `number` is anywhere from `position` of `found` on.
     pub(super) fn any_later(
         &mut self,

@@ -34,8 +34,9 @@ pub(super) struct Segment {
     pub(super) rolled: bool,
     /// The file has its exact length, and its index is beside it.
     pub(super) sealed: bool,
-    /// Below the log start: to be deleted.
+    /// Below the log start: to be deleted once the entry that moved the log start there is durable.
     pub(super) dropping: bool,
+    pub(super) dropping_item: u64,
     /// Bytes allocated ahead, as far as this process knows.
     pub(super) allocated: u64,
     /// The file ends with the zeros of its last block.
@@ -71,6 +72,7 @@ impl Segment {
             rolled: false,
             sealed: false,
             dropping: false,
+            dropping_item: 0,
             allocated: 0,
             padded: false,
             leases: 0,
@@ -172,6 +174,7 @@ impl Segment {
             rolled: is(SEGMENT_ROLLED),
             sealed: is(SEGMENT_SEALED),
             dropping: is(SEGMENT_DROPPING),
+            dropping_item: 0,
             allocated: 0,
             padded: !is(SEGMENT_SEALED),
             leases: 0,

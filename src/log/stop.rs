@@ -49,7 +49,9 @@ impl Lane {
             }
         }
         // Seals of what was just written, drops, an image that was begun.
-        self.drive(ring, |lane| lane.is_idle() && matches!(lane.cycle.phase, Phase::Idle))
+        self.drive(ring, |lane| {
+            lane.is_idle() && lane.cycle.seals.is_empty() && matches!(lane.cycle.phase, Phase::Idle)
+        })
     }
 
     /// Cuts the zeros behind the last batch of each active segment.

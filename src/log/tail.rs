@@ -68,7 +68,11 @@ impl TailPool {
 
     /// The block taken first of those that may still be there.
     pub(super) fn oldest(&self) -> Option<(LogId, u64)> {
-        self.order.front().copied()
+        self.nth_oldest(0)
+    }
+
+    pub(super) fn nth_oldest(&self, index: usize) -> Option<(LogId, u64)> {
+        self.order.get(index).copied()
     }
 
     pub(super) fn forget_oldest(&mut self) {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::jobs::{Done, Job};
 use super::lane::Lane;
 use super::options::{LaneEvent, LogId};
+use super::segment::Segment;
 use crate::base::slab::Key;
 use crate::ring::{IoError, Ring};
 
@@ -48,11 +49,11 @@ impl Lane {
             return true;
         }
         // Unsealed ones are sealed first: their bytes may be in memory or on their way.
-        let ready = partition
-            .segments
-            .iter()
-            .take_while(|segment| segment.dropping && segment.sealed && segment.leases == 0)
-            .count();
+        let durable = self.journal.item_durable;
+        let is_ready = |segment: &&Segment| {
+            segment.dropping && segment.dropping_item < durable && segment.sealed && segment.leases == 0
+        };
+        let ready = partition.segments.iter().take_while(is_ready).count();
         if partition.busy || ready == 0 {
             return false;
         }

@@ -3,7 +3,7 @@
 use super::harness::*;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::random::Random;
-use crate::log::{Control, LaneError, LaneOptions};
+use crate::log::{Control, LaneError, LaneOptions, dump_dir, dump_file, verify};
 use crate::ring::{IoError, Sleep};
 
 #[test]
@@ -287,4 +287,80 @@ fn a_flipped_bit_below_a_later_group_is_damage_and_nothing_is_cut() {
     let (ring, lane, _) = recover(&harness.world, &harness.options).expect("it is intact again");
     (harness.ring, harness.lane) = (ring, lane);
     harness.check_recovered();
+}
+
+fn filled(seed: u64) -> Harness {
+    let mut harness = Harness::new(seed, small_options());
+    let mut random = Random::new(seed);
+    let indexes = [harness.create(id(1), 8 << 10), harness.create(id(2), 1 << 20)];
+    for round in 0..120 {
+        while harness.append(indexes[round % 2], &mut random, 2_000).is_err() {
+            harness.settle();
+        }
+        harness.settle();
+    }
+    harness
+}
+
+#[test]
+fn verify_finds_nothing_after_a_crash_and_any_flipped_byte_of_a_sealed_segment() {
+    let mut harness = filled(10);
+    harness.world.kill();
+    let mut ring = crate::ring::Ring::simulated(&harness.world);
+    let mut check = |world: &crate::ring::sim::World| {
+        world.advance(0);
+        verify(&mut ring, &harness.options.dir, OWNER, &mut |_| {}).expect("the directory is there")
+    };
+    let report = check(&harness.world);
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.segments_count > 4 && report.batches_count > 20, "{report:?}");
+    let files = harness.world.files();
+    let sealed: Vec<_> = files.iter().filter(|path| path.ends_with(".index")).collect();
+    assert!(sealed.len() > 3);
+    for index in sealed.iter().take(2) {
+        for suffix in ["log", "index"] {
+            let path = index.replace(".index", &format!(".{suffix}"));
+            let bytes = harness.world.read_file(path.as_ref()).expect("just listed");
+            // Of an index the zeros behind the rows mean nothing.
+            let used = bytes.iter().rposition(|byte| *byte != 0).expect("it isn't empty") as u64;
+            for position in (0..=used).step_by(97) {
+                harness.world.corrupt(path.as_ref(), position, 0x01);
+                assert!(!check(&harness.world).problems.is_empty(), "{path} at {position}");
+                harness.world.corrupt(path.as_ref(), position, 0x01);
+            }
+        }
+    }
+    assert_eq!(check(&harness.world).problems, Vec::<String>::new());
+    harness.events.clear();
+}
+
+#[test]
+fn dump_tells_of_every_file() {
+    let mut harness = filled(11);
+    harness.lane.clean_stop(&mut harness.ring).expect("nothing fails");
+    let mut text = String::new();
+    let mut line = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    dump_dir(&mut harness.ring, &harness.options.dir, OWNER, &mut line).expect("it is intact");
+    for path in harness.world.files() {
+        if [".log", ".index", ".journal", ".image"].iter().any(|suffix| path.ends_with(suffix)) {
+            dump_file(&mut harness.ring, path.as_ref(), OWNER, &mut line).expect("it is intact");
+        }
+    }
+    for wanted in [
+        "image generation",
+        "partition 0",
+        "clean stop",
+        "append 1",
+        "materialised",
+        "extent at 0",
+        "offsets 0..=",
+    ] {
+        assert!(text.contains(wanted), "{wanted}");
+    }
+    let batches = harness.partitions.iter().map(|model| model.batches.len()).sum::<usize>();
+    let lines = text.lines().filter(|line| line.contains("offsets") && line.contains("codec")).count();
+    assert_eq!(lines, batches, "every batch has its line");
 }

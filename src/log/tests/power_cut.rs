@@ -7,9 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::harness::*;
 use crate::base::ids::Offset;
 use crate::base::random::Random;
-use crate::log::{AppendError, Control, Lane, LaneOptions, LaneStats};
+use crate::log::{AppendError, Control, LaneError, LaneOptions, LaneStats};
+use crate::ring::Sleep;
 use crate::ring::sim::Faults;
-use crate::ring::{Ring, Sleep};
 
 const CRASHES: u64 = 3;
 const PARTITIONS_MAX: usize = 6;
@@ -22,13 +22,26 @@ fn options_of(random: &mut Random, control: Control) -> LaneOptions {
     options
 }
 
+/// Some faults, or none: each seed has its own set.
+fn faults_of(random: &mut Random) -> Faults {
+    let mut rate = |ppm: u32| if random.chance(1, 4) { ppm } else { 0 };
+    Faults {
+        slow_ppm: rate(40_000),
+        write_error_ppm: rate(3_000),
+        short_write_ppm: rate(3_000),
+        flush_error_ppm: 0,
+        read_error_ppm: rate(3_000),
+        ..Faults::default()
+    }
+}
+
 /// One life of a machine, through some crashes. Returns what its lanes counted.
 fn run(seed: u64, control: Control) -> LaneStats {
     let mut sum = LaneStats::default();
     let mut random = Random::new(seed);
     let options = options_of(&mut random, control);
     let mut harness = Harness::new(seed, options);
-    harness.world.set_faults(Faults { slow_ppm: random.below(3) as u32 * 20_000, ..Faults::default() });
+    harness.world.set_faults(faults_of(&mut random));
     let batch_bytes_max = [200, 2_000, 6_000][random.below(3) as usize];
     let mut names = 0;
     for _ in 0..CRASHES {
@@ -48,6 +61,7 @@ fn run(seed: u64, control: Control) -> LaneStats {
         restart(&mut harness, &mut random);
         harness.check_recovered();
     }
+    harness.world.set_faults(Faults::default());
     harness.settle();
     for index in 0..harness.partitions.len() {
         let model = &harness.partitions[index];
@@ -110,11 +124,13 @@ fn pick(harness: &Harness, random: &mut Random) -> Option<usize> {
 
 fn append(harness: &mut Harness, random: &mut Random, batch_bytes_max: u64) {
     let Some(index) = pick(harness, random) else { return };
-    let bytes_max = if random.chance(1, 40) { 15_000 } else { batch_bytes_max };
+    let bytes_max = if random.chance(1, 40) { 30_000 } else { batch_bytes_max };
     let before = harness.partitions[index].next_sequence;
     match harness.append(index, random, bytes_max) {
         Ok(_) => {}
-        Err(AppendError::Busy | AppendError::Fenced) => harness.partitions[index].next_sequence = before,
+        Err(AppendError::Busy | AppendError::Fenced | AppendError::TooLarge) => {
+            harness.partitions[index].next_sequence = before
+        }
         Err(other) => panic!("append: {other:?}"),
     }
 }
@@ -165,11 +181,14 @@ fn end(harness: &mut Harness, random: &mut Random) {
     }
 }
 
-/// Recovers, through further cuts.
+/// Recovers, through further cuts and faults.
 fn restart(harness: &mut Harness, random: &mut Random) {
-    for _ in 0..4 {
-        if random.chance(1, 3) {
+    for attempt in 0.. {
+        if attempt < 4 && random.chance(1, 3) {
             harness.world.power_cut_at(1 + random.below(40));
+        }
+        if attempt == 4 {
+            harness.world.set_faults(Faults::default());
         }
         match recover(&harness.world, &harness.options) {
             Ok((ring, lane, _)) => {
@@ -178,13 +197,11 @@ fn restart(harness: &mut Harness, random: &mut Random) {
                 harness.cut = false;
                 return;
             }
-            Err(crate::log::LaneError::Io { .. }) => {}
+            // A cut that was asked for before may still come.
+            Err(LaneError::Io { .. }) if attempt < 9 => {}
             Err(other) => panic!("recovery: {other}"),
         }
     }
-    let (ring, lane, _): (Ring, Lane, _) = recover(&harness.world, &harness.options).expect("nothing fails");
-    (harness.ring, harness.lane) = (ring, lane);
-    harness.events.clear();
 }
 
 fn seeds() -> std::ops::Range<u64> {

@@ -1,0 +1,183 @@
+//! Verify: checks every checksum of a log directory. Reads only; the broker must be stopped.
+//!
+//! Uses the code of recovery for images, journal and redo: there are no second rules.
+
+use std::path::Path;
+
+use super::batches::Batches;
+use super::directory::{lane_dir, list_lanes};
+use super::disk::Disk;
+use super::options::{LaneError, LaneOptions};
+use super::partition_log::PartitionLog;
+use super::read::decode_index;
+use super::recovery::{find_files, find_image, redo_of_image, replay};
+use super::redo::Contradiction;
+use super::segment::{Segment, chain};
+use crate::base::ids::{LaneId, Offset};
+use crate::protocol::record_batch::BatchHeader;
+use crate::ring::{IoError, OpenMode, Ring};
+
+/// An index file is at most as large as one read.
+const INDEX_BYTES_MAX: u64 = 1 << 20;
+
+/// What was looked at so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    pub lanes_count: usize,
+    pub partitions_count: usize,
+    pub segments_count: usize,
+    pub batches_count: u64,
+    /// Of segments; the journal comes on top.
+    pub bytes: u64,
+    pub journal_bytes: u64,
+    /// Each names its file and what is wrong with it. Empty: everything is as it was written.
+    pub problems: Vec<String>,
+}
+
+/// Checks all lanes of a log directory; `progress` is called after each segment.
+///
+/// Errors: only what keeps it from looking at all. What it finds damaged is in the report.
+pub fn verify(
+    ring: &mut Ring,
+    dir: &Path,
+    owner: u8,
+    progress: &mut dyn FnMut(&VerifyReport),
+) -> Result<VerifyReport, LaneError> {
+    let mut report = VerifyReport::default();
+    for lane in list_lanes(ring, dir)? {
+        let mut disk = Disk::new(ring, owner);
+        if let Err(error) = verify_lane(&mut disk, dir, lane, owner, &mut report, progress) {
+            report.problems.push(format!("lane {}: {error}", lane.0));
+        }
+        report.lanes_count += 1;
+        progress(&report);
+    }
+    Ok(report)
+}
+
+fn verify_lane(
+    disk: &mut Disk<'_>,
+    dir: &Path,
+    lane: LaneId,
+    owner: u8,
+    report: &mut VerifyReport,
+    progress: &mut dyn FnMut(&VerifyReport),
+) -> Result<(), LaneError> {
+    let lane_dir = lane_dir(dir, lane);
+    let Some(image) = find_image(disk, &lane_dir, false)? else { return Ok(()) };
+    let files = find_files(disk, &lane_dir, &image.header.log_id, OpenMode::Read)?;
+    let mut redo = redo_of_image(&image, &LaneOptions::new(dir.to_owned(), lane, owner))?;
+    let walked =
+        replay(disk, &lane_dir, &image.header, &files, |entry, incarnation| redo.apply(entry, incarnation));
+    for file in &files {
+        disk.ring.close(file.file);
+    }
+    report.journal_bytes += walked?.bytes;
+    redo.finish().map_err(|Contradiction(what)| LaneError::Damaged { what })?;
+    for partition in redo.partitions.iter().filter(|partition| partition.dropping.is_none()) {
+        for segment in partition.segments.iter().filter(|segment| !segment.dropping) {
+            verify_segment(disk, partition, segment, report);
+            progress(report);
+        }
+        report.partitions_count += 1;
+    }
+    Ok(())
+}
+
+fn verify_segment(
+    disk: &mut Disk<'_>,
+    partition: &PartitionLog,
+    segment: &Segment,
+    report: &mut VerifyReport,
+) {
+    let flushed = partition.ends.batch_flushed.0;
+    // What lies behind is in the journal, and was checked there.
+    let end = match segment.id.cmp(&flushed.segment) {
+        std::cmp::Ordering::Less => segment.bytes,
+        std::cmp::Ordering::Equal => flushed.position,
+        std::cmp::Ordering::Greater => 0,
+    };
+    if end == 0 {
+        return;
+    }
+    report.segments_count += 1;
+    let path = segment.log_path(&partition.dir);
+    let mut problem = |what: String| report.problems.push(format!("{}: {what}", path.display()));
+    let rows = if segment.sealed { read_rows(disk, partition, segment) } else { Ok(segment.rows.clone()) };
+    let rows = match rows {
+        Ok(rows) => rows.unwrap_or_default(),
+        Err(what) => return problem(what),
+    };
+    if segment.sealed {
+        match exact_bytes(disk, &path) {
+            Some(bytes) if bytes != segment.bytes => {
+                problem(format!("it has {bytes} bytes, {} were written", segment.bytes));
+            }
+            _ => {}
+        }
+    }
+    let file = match disk.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) => return problem(format!("can't be opened: {error}")),
+    };
+    let mut batches = Batches::new(file, end);
+    let mut offset_min = segment.base_offset;
+    let mut row = 0;
+    let mut headers_checksum = 0;
+    let mut batches_count = 0;
+    loop {
+        match batches.next(disk) {
+            Ok(None) => break,
+            Err(broken) => {
+                problem(broken.describe());
+                break;
+            }
+            Ok(Some((position, batch))) => {
+                let header = BatchHeader::view(batch).expect("a verified batch has a header");
+                if header.base_offset() < offset_min {
+                    problem(format!("the batch at {position} repeats offset {}", header.base_offset().0));
+                }
+                offset_min = Offset(header.last_offset().0 + 1);
+                batches_count += 1;
+                while rows.get(row + 1).is_some_and(|next| next.position.get() <= position) {
+                    if rows[row].headers_checksum.get() != headers_checksum {
+                        problem(format!("the headers of extent {row} aren't what was written"));
+                    }
+                    row += 1;
+                    headers_checksum = 0;
+                }
+                headers_checksum = chain(headers_checksum, header);
+            }
+        }
+    }
+    // The last extent of an unsealed segment goes on in the journal.
+    let whole = batches.position() == segment.bytes;
+    if whole && rows.get(row).is_some_and(|row| row.headers_checksum.get() != headers_checksum) {
+        problem(format!("the headers of extent {row} aren't what was written"));
+    }
+    disk.ring.close(file);
+    report.batches_count += batches_count;
+    report.bytes += end;
+}
+
+fn exact_bytes(disk: &mut Disk<'_>, path: &Path) -> Option<u64> {
+    let (dir, name) = (path.parent()?, path.file_name()?.to_string_lossy().into_owned());
+    let entries = disk.list_dir(dir).ok()?;
+    entries.iter().find(|entry| entry.name == name).map(|entry| entry.bytes)
+}
+
+fn read_rows(
+    disk: &mut Disk<'_>,
+    partition: &PartitionLog,
+    segment: &Segment,
+) -> Result<Option<Vec<super::format::IndexRow>>, String> {
+    let path = segment.index_path(&partition.dir);
+    let fail = |error: IoError| format!("its index {} can't be read: {error}", path.display());
+    let file = disk.open(&path, OpenMode::Read).map_err(fail)?;
+    let bytes = disk.read_all(file, INDEX_BYTES_MAX).map_err(fail);
+    disk.ring.close(file);
+    match decode_index(&bytes?, segment.id) {
+        Some(rows) => Ok(Some(rows)),
+        None => Err(format!("its index {} isn't what was written", path.display())),
+    }
+}
