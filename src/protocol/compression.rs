@@ -14,6 +14,9 @@ use std::fmt;
 use std::io::{Read, Write};
 use zstd::zstd_safe::{DCtx, ResetDirective};
 
+/// Room that is made for output at first: a batch of the largest common size.
+const FIRST_ROOM_BYTES: usize = 1024 * 1024;
+
 /// Largest window of a zstd frame we decompress: 16 MiB. Level 19 needs 8 MiB; a frame may announce 2 GiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
@@ -127,7 +130,8 @@ impl Codecs {
         }
     }
 
-    /// Appends `input`, decompressed, to `out`; at most `limit` bytes are appended.
+    /// Appends `input`, decompressed, to `out`; at most `limit` bytes are appended. That much address space
+    /// may be taken for a while, so it is a bound of the kind that configurations have.
     ///
     /// After an error `out` may have some of the bytes.
     pub fn decompress(&mut self, codec: Codec, input: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<()> {
@@ -227,20 +231,29 @@ fn decompress_lz4(input: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<()> {
     let watched = Watched { rest: &mut rest, was_short: &mut was_short };
     // The decoder stops at the end of the frame; what follows is nobody's.
     let mut decoder = FrameDecoder::new(watched);
-    let limit_and_one = (limit as u64).saturating_add(1);
-    let read = (&mut decoder).take(limit_and_one).read_to_end(out);
-    let read = read.map_err(|_| CompressionError::Malformed)?;
+    read_capped(&mut decoder, limit, out)?;
     drop(decoder);
-    if read > limit {
-        return Err(CompressionError::TooLarge);
-    }
     if was_short || !rest.is_empty() { Err(CompressionError::Malformed) } else { Ok(()) }
 }
 
-fn read_capped(decoder: impl Read, limit: usize, out: &mut Vec<u8>) -> Result<()> {
-    let limit_and_one = (limit as u64).saturating_add(1);
-    let read = decoder.take(limit_and_one).read_to_end(out).map_err(|_| CompressionError::Malformed)?;
-    if read > limit { Err(CompressionError::TooLarge) } else { Ok(()) }
+/// Reads to the end. What doesn't fit the first room gets all it may have at once: pages are committed as
+/// they are written, and nothing is copied from one doubling to the next.
+fn read_capped(mut decoder: impl Read, limit: usize, out: &mut Vec<u8>) -> Result<()> {
+    let end = out.len().saturating_add(limit).saturating_add(1);
+    loop {
+        if out.len() == out.capacity() {
+            let wanted = if out.len() < FIRST_ROOM_BYTES { FIRST_ROOM_BYTES } else { end };
+            out.reserve_exact(wanted.min(end) - out.len());
+        }
+        let room = (out.capacity().min(end) - out.len()) as u64;
+        let read = decoder.by_ref().take(room).read_to_end(out).map_err(|_| CompressionError::Malformed)?;
+        if out.len() == end {
+            return Err(CompressionError::TooLarge);
+        }
+        if (read as u64) < room {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,11 @@ impl Broker {
         }
     }
 
+    #[allow(dead_code, reason = "the tests of bad input share this file and look at the process's memory")]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL: no chance to write anything.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child of ours");
