@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use corelane::server::config::Config;
 use corelane::server::config_file::{self, Given, Settings};
+use corelane::server::log_command;
 use corelane::server::start::Broker;
 use nix::sys::signal::{SigSet, Signal};
 use tracing_subscriber::EnvFilter;
@@ -27,6 +28,17 @@ struct Arguments {
 enum Command {
     /// Starts a broker; without options a complete one on 127.0.0.1:9092 in ./corelane-data.
     Start(StartArguments),
+    /// Looks into the data of a stopped broker.
+    #[command(subcommand)]
+    Log(LogCommand),
+}
+
+#[derive(Subcommand)]
+enum LogCommand {
+    /// Prints journals, checkpoints, segments and indexes of a data folder, or one such file.
+    Dump { path: PathBuf },
+    /// Checks every checksum and index of a data folder against the data.
+    Verify { dir: PathBuf },
 }
 
 #[derive(Args, Default)]
@@ -55,6 +67,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         None => start(StartArguments::default()),
         Some(Command::Start(arguments)) => start(arguments),
+        Some(Command::Log(LogCommand::Dump { path })) => log_command::dump(&path),
+        Some(Command::Log(LogCommand::Verify { dir })) => log_command::verify(&dir),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

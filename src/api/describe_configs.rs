@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use super::Context;
-use crate::partition::topic_config::{ACCEPTED_WITHOUT_EFFECT, SETTINGS, Setting, SettingType, TopicConfig};
 use crate::catalog::{Topic, topic_name};
+use crate::partition::topic_config::{ACCEPTED_WITHOUT_EFFECT, SETTINGS, Setting, SettingType, TopicConfig};
 use crate::protocol::cold::create_topics_response::CreatableTopicConfigs;
 use crate::protocol::cold::describe_configs_request::{DescribeConfigsRequestData, DescribeConfigsResource};
 use crate::protocol::cold::describe_configs_response::{

@@ -41,8 +41,12 @@ fn catalog() -> Catalog {
 fn check<T: Message + std::fmt::Debug>(key: ApiKey, respond: impl Fn(i16, &Context<'_>) -> T) {
     let catalog = catalog();
     let endpoint = Endpoint { host: "host".into(), port: 9092 };
-    let context =
-        Context { catalog: &catalog, endpoint: &endpoint, auto_create_topics: true, offsets_partitions_count: 50 };
+    let context = Context {
+        catalog: &catalog,
+        endpoint: &endpoint,
+        auto_create_topics: true,
+        offsets_partitions_count: 50,
+    };
     let served = table::TABLE.iter().find(|served| served.key == key).expect("a served key");
     for version in served.version_min..=served.version_max {
         let response = respond(version, &context);
@@ -63,7 +67,11 @@ fn metadata_and_cluster_fit_every_version() {
             topic_id: uuid(id),
             ..Default::default()
         };
-        let mut topics = vec![by(Some("topic"), TopicId::NONE), by(Some("absent"), TopicId::NONE), by(Some(".."), TopicId::NONE)];
+        let mut topics = vec![
+            by(Some("topic"), TopicId::NONE),
+            by(Some("absent"), TopicId::NONE),
+            by(Some(".."), TopicId::NONE),
+        ];
         if version >= 12 {
             topics.extend([by(None, TOPIC), by(None, UNKNOWN)]);
         }
@@ -134,7 +142,8 @@ fn changes_of_topics_fit_every_version() {
     check(ApiKey::CreatePartitions, |_, _| {
         use cold::create_partitions_request::{CreatePartitionsRequestData, CreatePartitionsTopic};
         let topic = |name: &str| CreatePartitionsTopic { name: text(name), count: 9, ..Default::default() };
-        let request = CreatePartitionsRequestData { topics: vec![topic("new"), topic("old")], ..Default::default() };
+        let request =
+            CreatePartitionsRequestData { topics: vec![topic("new"), topic("old")], ..Default::default() };
         create_partitions::respond(&request, outcome())
     });
     check(ApiKey::InitProducerId, |_, _| init_producer_id::respond(Ok((ProducerId(5), ProducerEpoch(0)))));
@@ -149,14 +158,20 @@ fn offsets_and_configs_fit_every_version() {
         let topics = vec![ListOffsetsTopic { name: text("topic"), partitions, ..Default::default() }];
         let request = ListOffsetsRequestData { topics, ..Default::default() };
         let listed = ListedOffset { timestamp: 5, offset: Offset(6), leader_epoch: LeaderEpoch(7) };
-        list_offsets::respond(version, &request, vec![Ok(Some(listed)), Ok(None), Err(ErrorCode::FencedLeaderEpoch)])
+        list_offsets::respond(
+            version,
+            &request,
+            vec![Ok(Some(listed)), Ok(None), Err(ErrorCode::FencedLeaderEpoch)],
+        )
     });
     check(ApiKey::OffsetForLeaderEpoch, |_, _| {
         use cold::offset_for_leader_epoch_request as ask;
         let partitions = vec![ask::OffsetForLeaderPartition::default(); 3];
-        let topics = vec![ask::OffsetForLeaderTopic { topic: text("topic"), partitions, ..Default::default() }];
+        let topics =
+            vec![ask::OffsetForLeaderTopic { topic: text("topic"), partitions, ..Default::default() }];
         let request = ask::OffsetForLeaderEpochRequestData { topics, ..Default::default() };
-        let outcomes = vec![Ok(Some((LeaderEpoch(1), Offset(2)))), Ok(None), Err(ErrorCode::UnknownLeaderEpoch)];
+        let outcomes =
+            vec![Ok(Some((LeaderEpoch(1), Offset(2)))), Ok(None), Err(ErrorCode::UnknownLeaderEpoch)];
         offset_for_leader_epoch::respond(&request, outcomes)
     });
     check(ApiKey::DescribeConfigs, |version, context| {
@@ -166,14 +181,21 @@ fn offsets_and_configs_fit_every_version() {
             resource_name: text(name),
             ..Default::default()
         };
-        let resources = vec![resource(2, "topic"), resource(2, "absent"), resource(4, "1"), resource(4, "9"), resource(77, "")];
+        let resources = vec![
+            resource(2, "topic"),
+            resource(2, "absent"),
+            resource(4, "1"),
+            resource(4, "9"),
+            resource(77, ""),
+        ];
         let request = DescribeConfigsRequestData {
             resources,
             include_synonyms: true,
             include_documentation: version >= 3,
             ..Default::default()
         };
-        let broker = [BrokerSetting { name: "node.id", value: "1".into(), is_default: true, documentation: "d" }];
+        let broker =
+            [BrokerSetting { name: "node.id", value: "1".into(), is_default: true, documentation: "d" }];
         describe_configs::respond(&request, &broker, context)
     });
 }
@@ -182,8 +204,12 @@ fn offsets_and_configs_fit_every_version() {
 fn refusals_of_group_requests_fit_every_version() {
     let catalog = catalog();
     let endpoint = Endpoint { host: "host".into(), port: 9092 };
-    let context =
-        Context { catalog: &catalog, endpoint: &endpoint, auto_create_topics: true, offsets_partitions_count: 50 };
+    let context = Context {
+        catalog: &catalog,
+        endpoint: &endpoint,
+        auto_create_topics: true,
+        offsets_partitions_count: 50,
+    };
     let requests: [(ApiKey, GroupRequest); 9] = [
         (ApiKey::JoinGroup, GroupRequest::Join(Default::default())),
         (ApiKey::SyncGroup, GroupRequest::Sync(Default::default())),

@@ -72,7 +72,11 @@ pub const FIELDS: &[Field] = &[
         "6000",
         "Smallest session timeout a member may ask for. Milliseconds, 1 or more.",
     ),
-    field("journal.bytes", "268435456", "Bytes of a lane's journal. 4194304 or more, and at least 8 times message.max.bytes."),
+    field(
+        "journal.bytes",
+        "268435456",
+        "Bytes of a lane's journal. 4194304 or more, and at least 8 times message.max.bytes.",
+    ),
     field(
         "listeners",
         "PLAINTEXT://127.0.0.1:9092",

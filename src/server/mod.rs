@@ -9,5 +9,6 @@
 pub mod config;
 pub mod config_file;
 pub mod data_dir;
+pub mod log_command;
 pub mod shard_thread;
 pub mod start;

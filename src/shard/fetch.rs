@@ -409,7 +409,14 @@ impl Shard {
         let start = if command.offset >= upto {
             PlanStart::Empty
         } else {
-            core.storage.lanes[lane].plan(log, command.offset, upto, command.bytes_max as u64, true, key.to_u56())
+            core.storage.lanes[lane].plan(
+                log,
+                command.offset,
+                upto,
+                command.bytes_max as u64,
+                true,
+                key.to_u56(),
+            )
         };
         match start {
             PlanStart::Ready(plan) => Some(Ok(core.planned(key, plan, command.watch_below_bytes))),

@@ -64,7 +64,10 @@ pub enum Mail {
     },
     /// The worker has recompressed the batch that the partition waits for; `None` when its records
     /// can't be read.
-    Recompressed { target: TopicPartition, batch: Option<Vec<u8>> },
+    Recompressed {
+        target: TopicPartition,
+        batch: Option<Vec<u8>>,
+    },
     /// Stop: answer what is in flight, make everything durable, end.
     Stop,
 }

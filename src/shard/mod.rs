@@ -129,7 +129,10 @@ impl Shard {
             storage: parts.storage,
             metadata: parts.metadata,
             sessions,
-            groups: Groups::new(parts.group_options, seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))),
+            groups: Groups::new(
+                parts.group_options,
+                seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+            ),
             scans: Slab::default(),
             mailbox: parts.mailbox,
             timers,

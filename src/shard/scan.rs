@@ -123,11 +123,7 @@ impl Core {
             let held = self.storage.plans.get_mut(plan).expect("held until released");
             let (lane, plan_of_log) = (held.lane, held.plan.as_mut().expect("found"));
             let bytes_max = plan_of_log.bytes() as usize;
-            match self.storage.lanes[lane].resolve(plan_of_log,
-                bytes_max,
-                &mut state.bytes,
-                plan.to_u56(),
-            ) {
+            match self.storage.lanes[lane].resolve(plan_of_log, bytes_max, &mut state.bytes, plan.to_u56()) {
                 Resolved::Copied(_) => {}
                 Resolved::Pending => {
                     held.reading = true;
@@ -184,5 +180,4 @@ impl Shard {
         self.core.storage.plans.get_mut(held).expect("inserted by the caller").plan = Some(plan);
         self.core.resolve_scan(scan, held);
     }
-
 }

@@ -9,10 +9,10 @@ use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, ShardId, TopicP
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
-use crate::partition::topic_config::TimestampType;
 use crate::log::{AppendError, Lane, LaneEvent, LogId, PartitionSettings, Plan};
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
+use crate::partition::topic_config::TimestampType;
 use crate::partition::waiters::{AppendOutcome, ProduceWaiter, ReplyTo};
 use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::{self, BatchHeader};
@@ -466,7 +466,9 @@ impl Storage {
                     self.stalled.push_front(stalled);
                     break;
                 }
-                Tried::Appended(Appended::Done(outcome)) if !options.silent => outcomes.push((reply_to, outcome)),
+                Tried::Appended(Appended::Done(outcome)) if !options.silent => {
+                    outcomes.push((reply_to, outcome))
+                }
                 Tried::Appended(_) => {}
             }
         }

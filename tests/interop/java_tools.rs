@@ -125,7 +125,10 @@ fn topic_settings_are_obeyed() {
     let mut broker = Broker::start(&data, &[]);
     let server = broker.address.clone();
     let create = |topic: &str, arguments: &[&str]| {
-        run(&mut tool(TOPICS, &[&["--bootstrap-server", &server, "--create", "--topic", topic], arguments].concat()))
+        run(&mut tool(
+            TOPICS,
+            &[&["--bootstrap-server", &server, "--create", "--topic", topic], arguments].concat(),
+        ))
     };
     let replicated = create("replicated", &["--replication-factor", "3"]).expect_err("one broker");
     assert!(replicated.contains("replication factor of 3"), "{replicated}");
@@ -141,14 +144,26 @@ fn topic_settings_are_obeyed() {
     assert!(said.contains("read 20000 acknowledged 20000 problems 0"), "{said}");
 
     produce(&broker, "stamped", "now\n");
-    let stamped = ["--bootstrap-server", &server, "--topic", "stamped", "--from-beginning", "--max-messages", "1"];
-    let printed = check(CONSUMER, &[&stamped[..], &["--formatter-property", "print.timestamp=true"]].concat(), &broker);
+    let stamped =
+        ["--bootstrap-server", &server, "--topic", "stamped", "--from-beginning", "--max-messages", "1"];
+    let printed =
+        check(CONSUMER, &[&stamped[..], &["--formatter-property", "print.timestamp=true"]].concat(), &broker);
     assert!(printed.starts_with("LogAppendTime:"), "{printed}");
 
     match install::kcat() {
         Err(why) => skipped("topic_settings_are_obeyed with too few replicas", &why),
         Ok(mut kcat) => {
-            kcat.args(["-b", &server, "-P", "-t", "strict", "-X", "acks=all", "-X", "message.send.max.retries=0"]);
+            kcat.args([
+                "-b",
+                &server,
+                "-P",
+                "-t",
+                "strict",
+                "-X",
+                "acks=all",
+                "-X",
+                "message.send.max.retries=0",
+            ]);
             let mut child = kcat.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kcat runs");
             child.stdin.take().expect("piped").write_all(b"refused\n").expect("kcat reads");
             let output = child.wait_with_output().expect("kcat ends");
@@ -204,6 +219,11 @@ fn after_a_clean_stop_kafkas_dump_tool_reads_every_segment() {
     let acknowledged_path = acknowledged.display().to_string();
     check("Numbered", &["produce", &server, "dumped", "9000", "1000", &acknowledged_path], &broker);
     broker.stop();
+    let verified = run(Command::new(env!("CARGO_BIN_EXE_corelane")).args(["log", "verify"]).arg(&data));
+    let verified = verified.unwrap_or_else(|error| panic!("{error}"));
+    assert!(verified.contains(" 0 problems"), "{verified}");
+    let own_dump = run(Command::new(env!("CARGO_BIN_EXE_corelane")).args(["log", "dump"]).arg(&data));
+    assert!(own_dump.is_ok_and(|text| text.lines().count() > 100));
     let files = segments(&data);
     assert!(files.len() >= 9, "segments of 1 MiB rolled: {files:?}");
     let dumped = check(DUMP, &["--deep-iteration", "--files", &files.join(",")], &broker);
