@@ -14,8 +14,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cycle::Phase;
 use super::format::{
-    EpochRow, IMAGE_MAGIC, ImageHeader, IndexRow, PartitionRow, ProducerRow, ROW_DROPPING, Sealed,
-    SegmentRow, VERSION, blocks_up,
+    EntryHeader, EntryKind, EpochRow, IMAGE_MAGIC, ImageHeader, IndexRow, PartitionRow, ProducerRow,
+    ROW_DROPPING, Sealed, SegmentRow, VERSION, blocks_up,
 };
 use super::jobs::{Done, Job};
 use super::lane::Lane;
@@ -91,7 +91,7 @@ enum Step {
 impl Checkpoint {
     pub(super) fn new(image: &FoundImage) -> Self {
         Self {
-            generation: image.header.generation.get(),
+            generation: image.generation,
             newest: image.index,
             item_imaged: image.header.item_next.get(),
             ..Self::default()
@@ -289,6 +289,9 @@ impl Lane {
         self.checkpoint.newest = 1 - self.checkpoint.newest;
         self.checkpoint.state = State::None;
         self.checkpoint.item_imaged = job.item;
+        // In front of whatever is written into the files that become free now.
+        let header = EntryHeader::new(EntryKind::ImageDurable, 0, 0, self.checkpoint.generation);
+        self.journal.push_lazily(header, &[]);
         self.cycle.phase = Phase::Idle;
         let free_before = self.journal.free.len();
         self.journal.recycle_before(job.replay_number);

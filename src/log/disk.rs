@@ -60,6 +60,33 @@ impl<'a> Disk<'a> {
         self.wait_done(token).map_err(|error| failed("flush of", path, error))
     }
 
+    /// Removes a file; it may be gone already.
+    pub(super) fn remove_file(&mut self, path: &Path) -> Result<(), LaneError> {
+        let token = self.token();
+        self.ring.remove_file(token, path);
+        match self.wait_done(token) {
+            Ok(()) | Err(IoError::NotFound) => Ok(()),
+            Err(error) => Err(failed("removing", path, error)),
+        }
+    }
+
+    pub(super) fn remove_dir(&mut self, path: &Path) -> Result<(), LaneError> {
+        let token = self.token();
+        self.ring.remove_dir(token, path);
+        self.wait_done(token).map_err(|error| failed("removing", path, error))
+    }
+
+    /// Makes a file. One that is there is of a run that failed, perhaps in flushing the directory: it
+    /// might never become durable, whatever a later flush says, and is replaced.
+    pub(super) fn create(&mut self, path: &Path) -> Result<FileId, LaneError> {
+        match self.open(path, OpenMode::CreateNew) {
+            Ok(file) => return Ok(file),
+            Err(IoError::Exists) => self.remove_file(path)?,
+            Err(error) => return Err(failed("making", path, error)),
+        }
+        self.open(path, OpenMode::CreateNew).map_err(|error| failed("making", path, error))
+    }
+
     /// Makes a directory; it may be there already.
     pub(super) fn make_dir(&mut self, path: &Path) -> Result<(), LaneError> {
         let token = self.token();
@@ -134,10 +161,7 @@ impl<'a> Disk<'a> {
         exact: Option<u64>,
     ) -> Result<(), LaneError> {
         let fail = |error| failed("write of", path, error);
-        let file = match self.open(path, OpenMode::CreateNew) {
-            Err(IoError::Exists) => self.open(path, OpenMode::Write).map_err(fail)?,
-            other => other.map_err(fail)?,
-        };
+        let file = self.create(path)?;
         let bytes = buffer.len();
         self.write(file, 0, buffer, bytes, WriteMode::Plain).1.map_err(fail)?;
         if let Some(exact) = exact {

@@ -31,7 +31,10 @@ pub fn dump_file(ring: &mut Ring, path: &Path, owner: u8, lines: Lines<'_>) -> R
         Some("index") => dump_index(&mut disk, path, lines),
         Some("journal") => dump_journal(&mut disk, path, lines),
         Some("image") => match read_image(&mut disk, path, false)? {
-            Some((header, payload)) => dump_image(&FoundImage { index: 0, header, payload }, lines),
+            Some((header, payload)) => dump_image(
+                &FoundImage { index: 0, generation: header.generation.get(), header, payload },
+                lines,
+            ),
             None => {
                 lines("not an intact image");
                 Ok(())
@@ -49,7 +52,7 @@ pub fn dump_dir(ring: &mut Ring, dir: &Path, owner: u8, lines: Lines<'_>) -> Res
         let mut disk = Disk::new(ring, owner);
         let lane_dir = lane_dir(dir, lane);
         lines(&format!("lane {}", lane.0));
-        match find_image(&mut disk, &lane_dir, false)? {
+        match find_image(&mut disk, &lane_dir)? {
             Some(image) => dump_image(&image, lines)?,
             None => lines("no image: the lane was never made"),
         }
@@ -191,7 +194,7 @@ fn dump_journal(disk: &mut Disk<'_>, path: &Path, lines: Lines<'_>) -> Result<()
         disk.ring.close(file);
         return Ok(());
     };
-    let found = FoundFile { number: header.file.get(), file, bytes: u64::MAX, first: None };
+    let found = FoundFile { number: header.file.get(), file, bytes: u64::MAX, first: None, ready: true };
     let mut position = 0;
     let mut walker = Walker::new(disk, header.log_id);
     while let Some(group) = walker.next_intact(&found, &mut position).map_err(fail)? {
@@ -227,6 +230,7 @@ fn describe(entry: &Entry<'_>) -> String {
         EntryKind::Recovered => format!("recovered, incarnation {value}"),
         EntryKind::Cut => format!("cut {log} at {segment}:{value}"),
         EntryKind::CleanStop => "clean stop".to_owned(),
+        EntryKind::ImageDurable => format!("image {value} is durable"),
     };
     format!("    {} {what}", entry.item)
 }

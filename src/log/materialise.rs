@@ -83,6 +83,7 @@ enum Step {
     MakeDir,
     OpenExisting,
     OpenNew,
+    RemoveStale,
     Allocate {
         end: u64,
     },
@@ -181,19 +182,21 @@ impl Lane {
         match (step, done.outcome()) {
             (Step::MakeDir, Ok(()) | Err(IoError::Exists)) => self.materialise_open_new(ring, key, job),
             (Step::OpenNew, Err(IoError::Exists)) => {
-                // Of a run that ended before its entry in the directory was known to be durable.
                 let path = self.active_path(&job);
-                job.step = Step::OpenExisting;
-                ring.open(self.jobs.token(key), &path, OpenMode::Write);
+                job.step = Step::RemoveStale;
+                ring.remove_file(self.jobs.token(key), &path);
                 Some(job)
             }
+            (Step::RemoveStale, Ok(())) => self.materialise_open_new(ring, key, job),
             (
                 Step::MakeDir | Step::OpenNew | Step::OpenExisting | Step::Allocate { .. },
                 Err(IoError::NoSpace | IoError::NoDescriptors),
             ) => self.materialise_pause(job),
             (Step::OpenNew | Step::OpenExisting, Ok(())) => {
                 let Done::Opened(Ok(file)) = done else { panic!("an open file comes with its id") };
-                let segment = self.partition(job.log).ends.written.segment;
+                let partition = self.partitions.get_mut(job.log).expect("a busy partition stays");
+                let segment = partition.ends.written.segment;
+                partition.segment_mut(segment).expect("what is written to stays").made = true;
                 job.pinned = Some((segment, self.files.insert(ring, segment, file)));
                 self.materialise_decide(ring, key, job)
             }
@@ -414,13 +417,13 @@ impl Lane {
     fn materialise_open(&mut self, ring: &mut Ring, key: Key, mut job: Materialise) -> Option<Materialise> {
         let partition = self.partition(job.log);
         let segment = partition.segment(partition.ends.written.segment).expect("what is written to stays");
-        let (id, created, dir_made) = (segment.id, segment.created, partition.dir_made);
+        let (id, exists, dir_made) = (segment.id, segment.created || segment.made, partition.dir_made);
         let dir = partition.dir.clone();
         if let Some(file) = self.files.pin(id) {
             job.pinned = Some((id, file));
             return self.materialise_decide(ring, key, job);
         }
-        if created {
+        if exists {
             let path = self.active_path(&job);
             job.step = Step::OpenExisting;
             ring.open(self.jobs.token(key), &path, OpenMode::Write);
@@ -527,7 +530,7 @@ impl Step {
             Self::Decide | Self::AwaitImage(_) => "materialisation",
             Self::ReadHead => "reading a block to complete it",
             Self::MakeDir => "making the directory",
-            Self::OpenExisting | Self::OpenNew => "opening a segment",
+            Self::OpenExisting | Self::OpenNew | Self::RemoveStale => "opening a segment",
             Self::Allocate { .. } => "reserving space for a segment",
             Self::Write { .. } => "write of a segment",
             Self::Flush => "flush of a segment",

@@ -59,8 +59,8 @@ pub use directory::{list_lanes, prepare_dir};
 pub use dump::{dump_dir, dump_file};
 pub use lane::{Lane, SegmentInfo};
 pub use options::{
-    AppendError, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError, RecoveryReport,
-    Sequence,
+    AppendError, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError,
+    RecoveryReport, Sequence,
 };
 pub use plan::{Plan, PlanRange, PlanStart, Resolved};
 pub use producers::{Producer, ProducerBatch, ProducerTable};

@@ -220,7 +220,7 @@ impl PartitionLog {
         for segment in &mut self.segments {
             if !segment.dropping && segment.rolled && segment.end_offset <= start {
                 segment.dropping = true;
-                segment.dropping_item = item;
+                segment.dropping_after = segment.dropping_after.max(item + 1);
             }
         }
         // The epoch that the log start lies in stays, and begins there.

@@ -2,7 +2,11 @@
 //!
 //! A file in use is never written with zeros: only one that has no group yet is prepared here.
 
-use super::format::BLOCK_BYTES;
+use std::path::PathBuf;
+
+use zerocopy::IntoBytes;
+
+use super::format::{BLOCK_BYTES, ReadyStamp};
 use super::jobs::{Done, Job};
 use super::journal::FreeFile;
 use super::lane::Lane;
@@ -21,10 +25,11 @@ pub(super) struct Prewrite {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     OpenNew,
-    OpenExisting,
+    RemoveStale,
     Write,
     Flush,
     FlushDir,
+    Stamp,
 }
 
 /// Files still to be made, by number; made one after the other.
@@ -38,7 +43,19 @@ pub(super) fn file_name(number: u32) -> String {
     format!("{number:04}.journal")
 }
 
+/// The first block of a file that is ready.
+pub(super) fn stamp_block(log_id: [u8; 16]) -> IoBuffer {
+    let mut buffer = IoBuffer::new(BLOCK_BYTES);
+    let stamp = ReadyStamp::new(log_id);
+    buffer[..stamp.as_bytes().len()].copy_from_slice(stamp.as_bytes());
+    buffer
+}
+
 impl Lane {
+    fn prewrite_path(&self, job: &Prewrite) -> PathBuf {
+        self.lane_dir.join("journal").join(file_name(job.number))
+    }
+
     pub(super) fn journal_file_bytes(&self) -> u64 {
         let bytes = self.options.journal_bytes / u64::from(self.options.journal_files_count);
         bytes - bytes % BLOCK_BYTES as u64
@@ -71,17 +88,18 @@ impl Lane {
             return None;
         }
         match (job.step, done.outcome()) {
+            // Of a run that ended, perhaps by a failed flush, before the file was ready.
             (Step::OpenNew, Err(IoError::Exists)) => {
-                job.step = Step::OpenExisting;
-                let path = self.lane_dir.join("journal").join(file_name(job.number));
-                ring.open(self.jobs.token(key), &path, OpenMode::Write);
+                job.step = Step::RemoveStale;
+                ring.remove_file(self.jobs.token(key), &self.prewrite_path(&job));
                 return Some(job);
             }
+            (Step::RemoveStale, Ok(())) => {
+                job.step = Step::OpenNew;
+                ring.open(self.jobs.token(key), &self.prewrite_path(&job), OpenMode::CreateNew);
+            }
             // It isn't in use yet: the journal goes on with the files it has.
-            (
-                Step::OpenNew | Step::OpenExisting | Step::Write,
-                Err(IoError::NoSpace | IoError::NoDescriptors),
-            ) => {
+            (Step::OpenNew | Step::Write, Err(IoError::NoSpace | IoError::NoDescriptors)) => {
                 self.checkpoint.prewrites.missing.push(job.number);
                 self.checkpoint.prewrites.at_work = false;
                 self.cycle.paused_until = Some(self.now.plus_ms(500));
@@ -97,7 +115,7 @@ impl Lane {
                 ));
                 return None;
             }
-            (Step::OpenNew | Step::OpenExisting, Ok(())) => {
+            (Step::OpenNew, Ok(())) => {
                 let Done::Opened(Ok(file)) = done else { panic!("an open file comes with its id") };
                 job.file = Some(file);
                 let zeros = IoBuffer::new(STEP_BYTES.min(self.journal_file_bytes()) as usize);
@@ -117,6 +135,12 @@ impl Lane {
                 ring.flush_dir(self.jobs.token(key), &dir);
             }
             (Step::FlushDir, Ok(())) => {
+                job.step = Step::Stamp;
+                let buffer = stamp_block(self.journal.log_id);
+                let file = job.file.expect("opened");
+                ring.write(self.jobs.token(key), file, 0, buffer, 0..BLOCK_BYTES, WriteMode::Durable);
+            }
+            (Step::Stamp, Ok(())) => {
                 self.checkpoint.prewrites.at_work = false;
                 let (number, file) = (job.number, job.file.expect("opened"));
                 self.journal.free.push_back(FreeFile { number, file, bytes: self.journal_file_bytes() });

@@ -36,7 +36,7 @@ use super::tail::TailPool;
 use super::verdict::{Found, Verdict, judge};
 use crate::base::checksum::crc32c;
 use crate::base::ids::MonotonicNs;
-use crate::ring::{IoError, OpenMode, Ring};
+use crate::ring::{IoBuffer, IoError, OpenMode, Ring, WriteMode};
 
 /// The first start waits for one file of this size only.
 const FIRST_FILE_BYTES_MAX: u64 = 4 << 20;
@@ -44,6 +44,8 @@ const FIRST_FILE_BYTES_MAX: u64 = 4 << 20;
 /// An image as found on disk.
 pub(super) struct FoundImage {
     pub(super) index: usize,
+    /// The largest of both images: the next one has a larger one.
+    pub(super) generation: u64,
     pub(super) header: ImageHeader,
     pub(super) payload: Vec<u8>,
 }
@@ -72,18 +74,26 @@ impl Lane {
         let mut report = RecoveryReport::default();
         let mut disk = Disk::new(ring, options.owner);
         make_lane_dirs(&mut disk, &options.dir, &dir)?;
-        let image = match find_image(&mut disk, &dir, true)? {
-            Some(image) => image,
-            None => {
-                report.created = true;
-                create_image(&mut disk, &dir)?
+        let mut images = find_images(&mut disk, &dir, true)?;
+        if disk.list_dir(&dir.join("journal"))?.is_empty() {
+            // No group was ever written: what is there is of a first start that ended early.
+            if images.first().is_some_and(|image| image.generation > 1) {
+                let what = format!("{} has a checkpoint, but its journal files are gone", dir.display());
+                return Err(LaneError::Damaged { what });
             }
+            report.created = true;
+            images = vec![create_image(&mut disk, &dir)?];
+        }
+        let newest = images.first().expect("a journal has an image");
+        let files = find_files(&mut disk, &dir, &newest.header.log_id, OpenMode::Write)?;
+        let redone = redo_from(&mut disk, &dir, &options, newest, &files)?;
+        // An image whose flush failed reads back like any other. Where no entry calls it durable,
+        // nothing was written over what the older one needs, and that one is taken.
+        let confirmed = redone.0.image_durable >= newest.header.generation.get();
+        let (image, (mut redo, end)) = match images.get(1).filter(|_| !confirmed) {
+            Some(older) => (older, redo_from(&mut disk, &dir, &options, older, &files)?),
+            None => (newest, redone),
         };
-        let files = find_files(&mut disk, &dir, &image.header.log_id, OpenMode::Write)?;
-        let mut redo = redo_of_image(&image, &options)?;
-        let end = replay(&mut disk, &dir, &image.header, &files, |entry, incarnation| {
-            redo.apply(entry, incarnation)
-        })?;
         let cuts = redo.finish().map_err(|Contradiction(what)| LaneError::Damaged { what })?;
         report.clean = redo.clean;
         report.partitions_count = redo.partitions.len();
@@ -93,10 +103,25 @@ impl Lane {
         report.torn_group = end.torn.clone();
         report.batches_cut_count = cuts.len();
         let journal = make_journal(&mut disk, &dir, &options, &image.header, &end, &files)?;
-        let mut lane = assemble(options, dir, journal, redo, &image);
+        let mut lane = assemble(options, dir, journal, redo, image);
         lane.plan_missing_files(&files);
         lane.finish_recovery(ring, &cuts)?;
+        lane.clear_unfinished_dirs(ring)?;
         Ok((lane, report))
+    }
+
+    /// Removes directories of partitions that have nothing in them that counts: of a run that ended,
+    /// perhaps by a failed flush, before their names were known to be durable.
+    fn clear_unfinished_dirs(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
+        let mut disk = Disk::new(ring, self.options.owner);
+        for partition in self.partitions.iter().filter(|partition| !partition.dir_made) {
+            let Ok(entries) = disk.ring.list_dir(&partition.dir) else { continue };
+            for entry in entries {
+                disk.remove_file(&partition.dir.join(entry.name))?;
+            }
+            disk.remove_dir(&partition.dir)?;
+        }
+        Ok(())
     }
 
     /// Journal files that aren't there at full size yet are prepared in the background.
@@ -107,7 +132,9 @@ impl Lane {
             let wanted = if number == 0 { small } else { bytes };
             let in_use = self.journal.used.iter().any(|file| file.number == number);
             let free = self.journal.free.iter().any(|file| file.number == number);
-            in_use || free || found.iter().any(|file| file.number == number && file.bytes >= wanted)
+            in_use
+                || free
+                || found.iter().any(|file| file.number == number && file.ready && file.bytes >= wanted)
         };
         let count = self.options.journal_files_count + u32::from(small < bytes);
         self.checkpoint.prewrites.missing = (0..count).rev().filter(|number| !is_ready(*number)).collect();
@@ -180,7 +207,7 @@ impl Lane {
         let Some(number) = self.checkpoint.prewrites.missing.pop() else { return Ok(()) };
         let bytes = self.journal_file_bytes();
         let mut disk = Disk::new(ring, self.options.owner);
-        let file = make_file(&mut disk, &self.lane_dir, number, bytes)?;
+        let file = make_file(&mut disk, &self.lane_dir, (number, bytes), self.journal.log_id)?;
         self.journal.free.push_back(file);
         Ok(())
     }
@@ -252,28 +279,42 @@ fn make_lane_dirs(disk: &mut Disk<'_>, dir: &Path, lane_dir: &Path) -> Result<()
 // ---- Images ----------------------------------------------------------------------------------
 
 /// The newest intact image. None where the lane was never made.
-pub(super) fn find_image(
-    disk: &mut Disk<'_>,
-    dir: &Path,
-    flush: bool,
-) -> Result<Option<FoundImage>, LaneError> {
-    let mut newest: Option<FoundImage> = None;
+pub(super) fn find_image(disk: &mut Disk<'_>, dir: &Path) -> Result<Option<FoundImage>, LaneError> {
+    Ok(find_images(disk, dir, false)?.into_iter().next())
+}
+
+/// The intact images, newest first; flushed where the lane is to be served.
+fn find_images(disk: &mut Disk<'_>, dir: &Path, flush: bool) -> Result<Vec<FoundImage>, LaneError> {
+    let mut images = Vec::new();
     for (index, name) in IMAGE_FILES.iter().enumerate() {
-        let path = dir.join(name);
-        if let Some((header, payload)) = read_image(disk, &path, flush)? {
-            let newer =
-                newest.as_ref().is_none_or(|image| image.header.generation.get() < header.generation.get());
-            if newer {
-                newest = Some(FoundImage { index, header, payload });
-            }
+        if let Some((header, payload)) = read_image(disk, &dir.join(name), flush)? {
+            images.push(FoundImage { index, generation: header.generation.get(), header, payload });
         }
     }
-    if newest.is_none() && !disk.list_dir(&dir.join("journal"))?.is_empty() {
+    images.sort_by_key(|image| std::cmp::Reverse(image.generation));
+    let Some(generation) = images.first().map(|newest| newest.generation) else {
+        if disk.list_dir(&dir.join("journal"))?.is_empty() {
+            return Ok(images);
+        }
         // The first image is durable before the first journal file is made.
         let what = format!("{} has a journal but no intact checkpoint image", dir.display());
         return Err(LaneError::Damaged { what });
-    }
-    Ok(newest)
+    };
+    images.iter_mut().for_each(|image| image.generation = generation);
+    Ok(images)
+}
+
+/// Redo of everything behind an image.
+fn redo_from(
+    disk: &mut Disk<'_>,
+    dir: &Path,
+    options: &LaneOptions,
+    image: &FoundImage,
+    files: &[FoundFile],
+) -> Result<(Redo, ReplayEnd), LaneError> {
+    let mut redo = redo_of_image(image, options)?;
+    let end = replay(disk, dir, &image.header, files, |entry, incarnation| redo.apply(entry, incarnation))?;
+    Ok((redo, end))
 }
 
 pub(super) fn read_image(
@@ -335,9 +376,11 @@ fn create_image(disk: &mut Disk<'_>, dir: &Path) -> Result<FoundImage, LaneError
         reserved_end: [0; 24],
     };
     let buffer = image_bytes(&mut header, &[]);
+    // The second file has no image yet, but its name is durable from the beginning.
+    disk.write_file(&dir.join(IMAGE_FILES[1]), IoBuffer::new(BLOCK_BYTES), None)?;
     disk.write_file(&dir.join(IMAGE_FILES[0]), buffer, None)?;
     disk.flush_dir(&dir.join("checkpoint"))?;
-    Ok(FoundImage { index: 0, header, payload: Vec::new() })
+    Ok(FoundImage { index: 0, generation: 1, header, payload: Vec::new() })
 }
 
 pub(super) fn redo_of_image(image: &FoundImage, options: &LaneOptions) -> Result<Redo, LaneError> {
@@ -376,11 +419,12 @@ pub(super) fn find_files(
         if mode == OpenMode::Write {
             disk.flush(file).map_err(|error| failed("flush of", &path, error))?;
         }
-        let mut found = FoundFile { number, file, bytes: entry.bytes, first: None };
+        let mut found = FoundFile { number, file, bytes: entry.bytes, first: None, ready: false };
         let header =
             Walker::new(disk, *log_id).header(&found, 0).map_err(|error| failed("reading", &path, error))?;
         match header {
             Ok(header) => {
+                found.ready = true;
                 found.first = Some(FirstGroup {
                     number: header.number.get(),
                     incarnation: header.incarnation.get(),
@@ -393,7 +437,11 @@ pub(super) fn find_files(
                     version: VERSION + 1,
                 });
             }
-            Err(_) => {}
+            Err(_) => {
+                found.ready = Walker::new(disk, *log_id)
+                    .is_stamped(&found)
+                    .map_err(|error| failed("reading", &path, error))?;
+            }
         }
         files.push(found);
     }
@@ -586,27 +634,31 @@ fn make_journal(
     for file in found {
         let in_use = end.used.iter().any(|used| used.number == file.number);
         let wanted = if file.number == 0 { small } else { file_bytes };
-        if !in_use && file.bytes >= wanted {
+        if !in_use && file.ready && file.bytes >= wanted {
             journal.free.push_back(FreeFile { number: file.number, file: file.file, bytes: file.bytes });
         } else if !in_use {
             disk.ring.close(file.file);
         }
     }
     if journal.used.is_empty() && journal.free.is_empty() {
-        journal.free.push_back(make_file(disk, dir, 0, small)?);
+        journal.free.push_back(make_file(disk, dir, (0, small), image.log_id)?);
     }
     Ok(journal)
 }
 
-fn make_file(disk: &mut Disk<'_>, dir: &Path, number: u32, bytes: u64) -> Result<FreeFile, LaneError> {
+fn make_file(
+    disk: &mut Disk<'_>,
+    dir: &Path,
+    (number, bytes): (u32, u64),
+    log_id: [u8; 16],
+) -> Result<FreeFile, LaneError> {
     let path: PathBuf = dir.join("journal").join(prewrite::file_name(number));
     let fail = |error| failed("preparing", &path, error);
-    let file = match disk.open(&path, OpenMode::CreateNew) {
-        Err(IoError::Exists) => disk.open(&path, OpenMode::Write).map_err(fail)?,
-        other => other.map_err(fail)?,
-    };
+    let file = disk.create(&path)?;
     disk.write_zeros(file, bytes).map_err(fail)?;
     disk.flush_dir(&dir.join("journal"))?;
+    let stamp = prewrite::stamp_block(log_id);
+    disk.write(file, 0, stamp, BLOCK_BYTES, WriteMode::Durable).1.map_err(fail)?;
     Ok(FreeFile { number, file, bytes })
 }
 

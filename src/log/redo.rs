@@ -35,6 +35,8 @@ pub(super) struct Redo {
     pub(super) log_next: u32,
     pub(super) segment_next: u64,
     pub(super) clean: bool,
+    /// The largest generation of an image that an entry calls durable.
+    pub(super) image_durable: u64,
     pub(super) tail_bytes: u64,
 }
 
@@ -49,6 +51,7 @@ impl Redo {
             log_next,
             segment_next,
             clean: false,
+            image_durable: 0,
             tail_bytes: 0,
         }
     }
@@ -70,6 +73,10 @@ impl Redo {
         let log = LogId(entry.header.log.get());
         match entry.kind {
             EntryKind::Recovered | EntryKind::CleanStop => return Ok(()),
+            EntryKind::ImageDurable => {
+                self.image_durable = self.image_durable.max(entry.header.value.get());
+                return Ok(());
+            }
             EntryKind::Create => return self.create(entry, log),
             _ => {}
         }
@@ -103,7 +110,9 @@ impl Redo {
                 self.cut(log, place);
                 Ok(())
             }
-            EntryKind::Create | EntryKind::Recovered | EntryKind::CleanStop => unreachable!("handled above"),
+            EntryKind::Create | EntryKind::Recovered | EntryKind::CleanStop | EntryKind::ImageDurable => {
+                unreachable!("handled above")
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use zerocopy::FromBytes;
 
 use super::disk::Disk;
 use super::format::{
-    BLOCK_BYTES, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, Sealed, VERSION, blocks_up,
+    BLOCK_BYTES, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, READY_MAGIC, ReadyStamp,
+    Sealed, VERSION, blocks_up,
 };
 use super::verdict::Found;
 use crate::base::checksum::crc32c;
@@ -26,6 +27,8 @@ pub(super) struct FoundFile {
     pub(super) bytes: u64,
     /// Of its first group, where that is one of this journal.
     pub(super) first: Option<FirstGroup>,
+    /// It has a group, or the stamp that says that it was prepared.
+    pub(super) ready: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +95,15 @@ impl<'a, 'r> Walker<'a, 'r> {
         let window = self.window.as_ref().expect("just read");
         let from = ((position - window.start) as usize).min(window.bytes);
         Ok(&window.buffer[from..window.bytes.min(from + bytes)])
+    }
+
+    /// The file begins with this lane's ready stamp.
+    pub(super) fn is_stamped(&mut self, found: &FoundFile) -> Result<bool, IoError> {
+        let log_id = self.log_id;
+        let stamp = ReadyStamp::read_from_prefix(self.bytes(found.file, 0, BLOCK_BYTES)?);
+        Ok(stamp.is_ok_and(|(stamp, _)| {
+            stamp.magic == READY_MAGIC && stamp.log_id == log_id && stamp.is_intact()
+        }))
     }
 
     /// The group header at `position`, where it is one of this journal, of this file, at its place.

@@ -32,7 +32,7 @@ enum Step {
     Truncate,
     FlushLog,
     OpenIndexNew,
-    OpenIndex,
+    RemoveIndex,
     WriteIndex,
     FlushIndex,
     FlushDir,
@@ -110,15 +110,13 @@ impl Lane {
             return self.seal_end(ring, job);
         }
         match (job.step, done.outcome()) {
+            // Of a run that ended, perhaps by a failed flush, before it was sealed.
             (Step::OpenIndexNew, Err(IoError::Exists)) => {
-                job.step = Step::OpenIndex;
+                job.step = Step::RemoveIndex;
                 let path = self.seal_path(&job, "index");
-                ring.open(self.jobs.token(key), &path, OpenMode::Write);
+                ring.remove_file(self.jobs.token(key), &path);
             }
-            (
-                Step::Open | Step::OpenIndexNew | Step::OpenIndex,
-                Err(IoError::NoSpace | IoError::NoDescriptors),
-            ) => {
+            (Step::Open | Step::OpenIndexNew, Err(IoError::NoSpace | IoError::NoDescriptors)) => {
                 self.cycle.paused_until = Some(self.now.plus_ms(500));
                 self.cycle.seals.push_back((job.log, job.segment, 0));
                 return self.seal_end(ring, job);
@@ -146,12 +144,12 @@ impl Lane {
                 job.step = Step::FlushLog;
                 ring.flush(self.jobs.token(key), file);
             }
-            (Step::FlushLog, Ok(())) => {
+            (Step::FlushLog | Step::RemoveIndex, Ok(())) => {
                 job.step = Step::OpenIndexNew;
                 let path = self.seal_path(&job, "index");
                 ring.open(self.jobs.token(key), &path, OpenMode::CreateNew);
             }
-            (Step::OpenIndexNew | Step::OpenIndex, Ok(())) => {
+            (Step::OpenIndexNew, Ok(())) => {
                 let Done::Opened(Ok(file)) = done else { panic!("an open file comes with its id") };
                 job.index = Some(file);
                 job.step = Step::WriteIndex;
@@ -173,6 +171,7 @@ impl Lane {
                 let partition = self.partitions.get_mut(job.log).expect("a busy partition stays");
                 let segment = partition.segment_mut(job.segment).expect("stays");
                 segment.sealed = true;
+                segment.dropping_after = segment.dropping_after.max(self.journal.item_next);
                 segment.padded = false;
                 self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
                 self.stats.seals_count += 1;

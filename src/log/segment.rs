@@ -30,13 +30,18 @@ pub(super) struct Segment {
     pub(super) max_timestamp: Option<(i64, Offset)>,
     /// The file exists and its directory entry is durable.
     pub(super) created: bool,
+    /// This process made the file. One that it finds instead, of a run whose flush failed, may never
+    /// become durable, whatever a later flush says: it is removed and made again.
+    pub(super) made: bool,
     /// A newer segment follows.
     pub(super) rolled: bool,
     /// The file has its exact length, and its index is beside it.
     pub(super) sealed: bool,
-    /// Below the log start: to be deleted once the entry that moved the log start there is durable.
+    /// Below the log start: to be deleted once all items below `dropping_after` are durable. They are
+    /// the one that moved the log start, and what says that the segment is wholly in its file: else a
+    /// recovery would go on writing to a file that is gone.
     pub(super) dropping: bool,
-    pub(super) dropping_item: u64,
+    pub(super) dropping_after: u64,
     /// Bytes allocated ahead, as far as this process knows.
     pub(super) allocated: u64,
     /// The file ends with the zeros of its last block.
@@ -69,10 +74,11 @@ impl Segment {
             wall_ms,
             max_timestamp: None,
             created: false,
+            made: false,
             rolled: false,
             sealed: false,
             dropping: false,
-            dropping_item: 0,
+            dropping_after: 0,
             allocated: 0,
             padded: false,
             leases: 0,
@@ -171,10 +177,11 @@ impl Segment {
             max_timestamp: (max_timestamp >= 0)
                 .then_some((max_timestamp, Offset(row.max_timestamp_at.get()))),
             created: is(SEGMENT_CREATED),
+            made: false,
             rolled: is(SEGMENT_ROLLED),
             sealed: is(SEGMENT_SEALED),
             dropping: is(SEGMENT_DROPPING),
-            dropping_item: 0,
+            dropping_after: 0,
             allocated: 0,
             padded: !is(SEGMENT_SEALED),
             leases: 0,

@@ -51,10 +51,14 @@ impl Lane {
         // Unsealed ones are sealed first: their bytes may be in memory or on their way.
         let durable = self.journal.item_durable;
         let is_ready = |segment: &&Segment| {
-            segment.dropping && segment.dropping_item < durable && segment.sealed && segment.leases == 0
+            segment.dropping && segment.dropping_after <= durable && segment.sealed && segment.leases == 0
         };
         let ready = partition.segments.iter().take_while(is_ready).count();
         if partition.busy || ready == 0 {
+            let waits = partition.segments[0].sealed && partition.segments[0].dropping_after > durable;
+            if waits {
+                self.journal.make_urgent();
+            }
             return false;
         }
         self.unlink_begin(ring, log, ready, false);

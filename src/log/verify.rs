@@ -64,7 +64,7 @@ fn verify_lane(
     progress: &mut dyn FnMut(&VerifyReport),
 ) -> Result<(), LaneError> {
     let lane_dir = lane_dir(dir, lane);
-    let Some(image) = find_image(disk, &lane_dir, false)? else { return Ok(()) };
+    let Some(image) = find_image(disk, &lane_dir)? else { return Ok(()) };
     let files = find_files(disk, &lane_dir, &image.header.log_id, OpenMode::Read)?;
     let mut redo = redo_of_image(&image, &LaneOptions::new(dir.to_owned(), lane, owner))?;
     let walked =

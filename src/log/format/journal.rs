@@ -5,7 +5,7 @@ use std::mem::{offset_of, size_of};
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::Sealed;
+use super::{Sealed, VERSION};
 
 pub(in crate::log) const GROUP_MAGIC: [u8; 8] = *b"CLGROUP\0";
 
@@ -73,6 +73,52 @@ impl GroupHeader {
     pub(in crate::log) const BYTES: usize = size_of::<Self>();
 }
 
+pub(in crate::log) const READY_MAGIC: [u8; 8] = *b"CLREADY\0";
+
+/// Ready stamp: 32 bytes, little-endian, format version 1, at the beginning of a journal file that
+/// was prepared and has no group yet. Written after the file's name is durable in its directory.
+///
+/// | at | bytes | field           | meaning                                     | valid        | since |
+/// |----|-------|-----------------|---------------------------------------------|--------------|-------|
+/// |  0 |     8 | magic           | names the file type                         | "CLREADY\0"  | 1     |
+/// |  8 |     2 | version         |                                             | 1            | 1     |
+/// | 10 |     2 | reserved        |                                             | 0            | 1     |
+/// | 12 |     4 | header_checksum | CRC-32C of these 32 bytes with this field 0 |              | 1     |
+/// | 16 |    16 | log_id          | secret of the lane                          | as the image | 1     |
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(in crate::log) struct ReadyStamp {
+    pub(in crate::log) magic: [u8; 8],
+    pub(in crate::log) version: U16,
+    pub(in crate::log) reserved: U16,
+    pub(in crate::log) header_checksum: U32,
+    pub(in crate::log) log_id: [u8; 16],
+}
+
+const _: () = assert!(size_of::<ReadyStamp>() == 32);
+const _: () = assert!(offset_of!(ReadyStamp, header_checksum) == 12);
+const _: () = assert!(offset_of!(ReadyStamp, log_id) == 16);
+
+impl Sealed for ReadyStamp {
+    fn checksum_field(&mut self) -> &mut U32 {
+        &mut self.header_checksum
+    }
+}
+
+impl ReadyStamp {
+    pub(in crate::log) fn new(log_id: [u8; 16]) -> Self {
+        let mut stamp = Self {
+            magic: READY_MAGIC,
+            version: U16::new(VERSION),
+            reserved: U16::ZERO,
+            header_checksum: U32::ZERO,
+            log_id,
+        };
+        stamp.seal();
+        stamp
+    }
+}
+
 /// Flag of an append entry: the rest of its item follows at the beginning of the next group, under
 /// the same item number. It is the last entry of its group.
 pub(in crate::log) const MORE_PIECES: u8 = 1;
@@ -83,7 +129,7 @@ pub(in crate::log) const MORE_PIECES: u8 = 1;
 ///
 /// | at | bytes | field         | meaning                                                    | valid     | since |
 /// |----|-------|---------------|------------------------------------------------------------|-----------|-------|
-/// |  0 |     1 | kind          | what happened, see [`EntryKind`]                           | 1 to 10   | 1     |
+/// |  0 |     1 | kind          | what happened, see [`EntryKind`]                           | 1 to 11   | 1     |
 /// |  1 |     1 | flags         | bit 0: more pieces follow                                  | 0, 1      | 1     |
 /// |  2 |     2 | reserved      |                                                            | 0         | 1     |
 /// |  4 |     4 | payload_bytes | without the zeros behind it                                |           | 1     |
@@ -158,11 +204,13 @@ pub(in crate::log) enum EntryKind {
     Cut = 9,
     /// The lane was stopped in order; nothing is in the journal only.
     CleanStop = 10,
+    /// The image of generation `value` is durable.
+    ImageDurable = 11,
 }
 
 impl EntryKind {
     pub(in crate::log) fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [EntryKind; 10] = [
+        const ALL: [EntryKind; 11] = [
             EntryKind::Append,
             EntryKind::Create,
             EntryKind::Drop,
@@ -173,6 +221,7 @@ impl EntryKind {
             EntryKind::Recovered,
             EntryKind::Cut,
             EntryKind::CleanStop,
+            EntryKind::ImageDurable,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == byte)
     }

@@ -15,7 +15,8 @@ pub(super) use checkpoint::{
 };
 pub(super) use index::{INDEX_MAGIC, IndexHeader, IndexRow};
 pub(super) use journal::{
-    CreatePayload, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, RollPayload,
+    CreatePayload, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, READY_MAGIC, ReadyStamp,
+    RollPayload,
 };
 
 use zerocopy::byteorder::little_endian::U32;

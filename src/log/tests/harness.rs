@@ -340,16 +340,6 @@ impl Harness {
             assert!(known, "{found} with number {} was never created", log.0);
         }
         let durable_before = self.durable;
-        if std::env::var("DBG").is_ok() {
-            eprintln!(
-                "DBG recovered: durable before {durable_before:?}, alive {:?}; model {:?}",
-                alive.iter().map(|a| a.0.0).collect::<Vec<_>>(),
-                self.partitions
-                    .iter()
-                    .map(|m| (m.log.0, m.created, m.dropped, m.acked_end, m.end()))
-                    .collect::<Vec<_>>()
-            );
-        }
         let lane = &self.lane;
         for model in std::mem::take(&mut self.partitions) {
             let mut model = model;

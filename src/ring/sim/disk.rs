@@ -307,6 +307,8 @@ impl Disk {
                 change.abandoned |= failed && change.mark <= mark;
                 dir.changes.push(change);
             } else {
+                // What became of the name before, if its flush failed, is overwritten for good.
+                dir.changes.retain(|before| before.name != change.name);
                 dir.make_durable(change);
             }
         }
