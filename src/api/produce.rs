@@ -12,7 +12,7 @@
 use super::Context;
 use super::error_map;
 use super::fetch_session::TopicKey;
-use crate::base::ids::{PartitionId, TopicId, TopicPartition};
+use crate::base::ids::{MonotonicNs, PartitionId, TopicId, TopicPartition};
 use crate::catalog::topic_name;
 use crate::partition::append::AppendRefusal;
 use crate::partition::waiters::AppendOutcome;
@@ -43,6 +43,8 @@ pub struct ProduceState {
     pub parts: Vec<ProducePart>,
     /// Parts without an outcome.
     pub outstanding: u32,
+    /// What isn't durable by then is answered with 7.
+    pub deadline: MonotonicNs,
 }
 
 #[derive(Debug)]

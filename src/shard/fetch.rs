@@ -26,6 +26,7 @@ pub struct FetchState {
     min_bytes: usize,
     bytes_max: usize,
     deadline: MonotonicNs,
+    has_timer: bool,
     parts: Vec<FetchPart>,
     phase: Phase,
     /// Set once the answer is on its way.
@@ -62,14 +63,12 @@ impl Core {
             min_bytes: ask.min_bytes,
             bytes_max: ask.bytes_max,
             deadline,
+            has_timer: false,
             parts,
             phase: Phase::Waiting,
             stream: None,
         };
         let key = self.keep(origin, Pending::Fetch(Box::new(state)));
-        if deadline > self.now {
-            self.timers.add(deadline, Timer::Fetch(key));
-        }
         self.work.push_back(Work::Fetch(key));
     }
 
@@ -155,6 +154,11 @@ impl Core {
             return;
         }
         state.phase = Phase::Waiting;
+        let (deadline, has_timer) = (state.deadline, std::mem::replace(&mut state.has_timer, true));
+        if !has_timer {
+            // Only a fetch that waits needs one: most are answered at once.
+            self.timers.add(deadline, Timer::Fetch(request));
+        }
         if again {
             self.work.push_back(Work::Fetch(request));
         }

@@ -234,9 +234,9 @@ impl Shard {
     fn on_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Fetch(request) => self.core.on_progress(request),
-            Timer::Produce(request) => self.core.on_produce_timeout(request),
             Timer::Connections => {
                 self.core.close_idle(&mut self.ring);
+                self.core.expire_produces();
                 self.core.timers.add(self.core.now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
             }
             Timer::Groups => self.core.tick_groups(),

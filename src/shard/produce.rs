@@ -5,7 +5,6 @@ use super::command::{AppendOptions, PartitionCommand};
 use super::mail::Mail;
 use super::request::{Origin, Pending, Request};
 use super::storage::Appended;
-use super::timers::Timer;
 use crate::api::produce::{self, Accepted, ProduceError, ProducePart, ProduceState};
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::slab::Key;
@@ -26,7 +25,9 @@ impl Core {
             origin.turn = self.open_turn(origin.connection);
         }
         let parts = Vec::with_capacity(request.topics_count());
-        let state = ProduceState { acks: request.acks, parts, outstanding: 1 };
+        let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
+        let deadline = self.now.plus_ms(timeout_ms);
+        let state = ProduceState { acks: request.acks, parts, outstanding: 1, deadline };
         let pending = if silent { Pending::SilentProduce(state) } else { Pending::Produce(state) };
         let key = self.keep(origin, pending);
         for topic in request.topics() {
@@ -38,8 +39,7 @@ impl Core {
                 self.append_part(key, part, accepted, request.acks);
             }
         }
-        let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
-        self.after_append(key, timeout_ms);
+        self.after_append(key);
         Ok(())
     }
 
@@ -120,15 +120,12 @@ impl Core {
         }
     }
 
-    /// All batches were handed over; arms the timeout when some are still awaited.
-    fn after_append(&mut self, request: Key, timeout_ms: u64) {
-        let at = self.now.plus_ms(timeout_ms);
+    /// All batches were handed over.
+    fn after_append(&mut self, request: Key) {
         let Some(state) = self.produce_mut(request) else { return };
         state.outstanding -= 1;
         if state.outstanding == 0 {
             self.respond_produce(request);
-        } else {
-            self.timers.add(at, Timer::Produce(request));
         }
     }
 
@@ -147,8 +144,22 @@ impl Core {
         }
     }
 
-    /// The producer's timeout has passed: what isn't durable by now is answered with 7.
-    pub fn on_produce_timeout(&mut self, request: Key) {
+    /// Answers produces whose timeout has passed. Looked for once a second instead of by a timer per
+    /// request: nearly all are answered long before, and their timers would pile up.
+    pub fn expire_produces(&mut self) {
+        let now = self.now;
+        let is_over = |request: &Request| match &request.pending {
+            Pending::Produce(state) => state.deadline <= now,
+            _ => false,
+        };
+        let over: Vec<Key> =
+            self.requests.iter().filter(|(_, request)| is_over(request)).map(|(key, _)| key).collect();
+        for request in over {
+            self.on_produce_timeout(request);
+        }
+    }
+
+    fn on_produce_timeout(&mut self, request: Key) {
         let Some(state) = self.produce_mut(request) else { return };
         let open: Vec<u32> = (0..state.parts.len() as u32)
             .filter(|part| state.parts[*part as usize].outcome.is_none())

@@ -10,15 +10,13 @@ use crate::base::slab::Key;
 pub enum Timer {
     /// A fetch has waited long enough; a key that no longer exists is ignored.
     Fetch(Key),
-    /// A produce's timeout; as above.
-    Produce(Key),
-    /// Look for idle and stalled connections.
+    /// Look for idle and stalled connections, and for produces over their time.
     Connections,
     /// Something of a group coordinator is due.
     Groups,
 }
 
-/// Bounded by the requests in flight: each has at most one timer, which is dropped when it fires.
+/// Bounded by the fetches that waited within the longest wait: a timer is dropped when it fires.
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(MonotonicNs, Timer)>>,
