@@ -1,0 +1,80 @@
+//! Cold: the requests that another crate's codec reads, behind our door.
+
+use corelane::api::table::TABLE;
+use corelane::protocol::api_key::ApiKey;
+use corelane::protocol::cold::*;
+
+macro_rules! keys {
+    ($($key:ident => $module:ident::$Request:ident,)*) => {
+        fn read(key: ApiKey, version: i16, body: &[u8]) {
+            match key {
+                $(ApiKey::$key => round_trip::<$module::$Request>(version, body),)*
+                _ => {}
+            }
+        }
+
+        fn default_body(key: ApiKey, version: i16) -> Option<Vec<u8>> {
+            let mut body = Vec::new();
+            match key {
+                $(ApiKey::$key => encode(version, &$module::$Request::default(), &mut body).ok()?,)*
+                _ => return None,
+            }
+            Some(body)
+        }
+    };
+}
+
+keys! {
+    ListOffsets => list_offsets_request::ListOffsetsRequestData,
+    Metadata => metadata_request::MetadataRequestData,
+    OffsetCommit => offset_commit_request::OffsetCommitRequestData,
+    OffsetFetch => offset_fetch_request::OffsetFetchRequestData,
+    FindCoordinator => find_coordinator_request::FindCoordinatorRequestData,
+    JoinGroup => join_group_request::JoinGroupRequestData,
+    Heartbeat => heartbeat_request::HeartbeatRequestData,
+    LeaveGroup => leave_group_request::LeaveGroupRequestData,
+    SyncGroup => sync_group_request::SyncGroupRequestData,
+    DescribeGroups => describe_groups_request::DescribeGroupsRequestData,
+    ListGroups => list_groups_request::ListGroupsRequestData,
+    CreateTopics => create_topics_request::CreateTopicsRequestData,
+    DeleteTopics => delete_topics_request::DeleteTopicsRequestData,
+    InitProducerId => init_producer_id_request::InitProducerIdRequestData,
+    DescribeConfigs => describe_configs_request::DescribeConfigsRequestData,
+    CreatePartitions => create_partitions_request::CreatePartitionsRequestData,
+    DeleteGroups => delete_groups_request::DeleteGroupsRequestData,
+    DescribeCluster => describe_cluster_request::DescribeClusterRequestData,
+    DescribeTopicPartitions => describe_topic_partitions_request::DescribeTopicPartitionsRequestData,
+}
+
+/// What is read can be written; a value its version can't carry is an error, never a panic.
+fn round_trip<T: Message>(version: i16, body: &[u8]) {
+    if let Ok(request) = decode::<T>(version, body) {
+        let mut out = Vec::new();
+        encode(version, &request, &mut out).ok();
+    }
+}
+
+/// The first byte chooses the key among those served, the second the version among the served ones.
+pub fn request(input: &[u8]) {
+    let [key, version, body @ ..] = input else { return };
+    let served = TABLE[usize::from(*key) % TABLE.len()];
+    let count = (served.version_max - served.version_min + 1) as u8;
+    read(served.key, served.version_min + i16::from(*version % count), body);
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for (index, served) in TABLE.iter().enumerate() {
+        for version in served.version_min..=served.version_max {
+            if let Some(body) = default_body(served.key, version) {
+                let front = [index as u8, (version - served.version_min) as u8];
+                seeds.push([&front[..], &body].concat());
+            }
+        }
+    }
+    let metadata = TABLE.iter().position(|served| served.key == ApiKey::Metadata).expect("served") as u8;
+    // Metadata 9 for topic "t"; Metadata 1 for topics "t" and "u".
+    seeds.push([&[metadata, 9][..], &[2, 2, b't', 0, 1, 0, 0, 0]].concat());
+    seeds.push([&[metadata, 1][..], &[0, 0, 0, 2, 0, 1, b't', 0, 1, b'u']].concat());
+    seeds
+}
