@@ -217,7 +217,8 @@ pub(super) struct Entry<'a> {
 pub(super) fn entries(group: &Group) -> Option<Vec<Entry<'_>>> {
     let mut rest = &group.payload[..];
     let mut item = group.header.item_first.get();
-    let mut entries = Vec::with_capacity(group.header.entries_count.get() as usize);
+    // The count is only compared with: a forged one must not decide how much is allocated.
+    let mut entries = Vec::new();
     while !rest.is_empty() {
         let (header, _) = EntryHeader::read_from_prefix(rest).ok()?;
         let payload_bytes = header.payload_bytes.get() as usize;
