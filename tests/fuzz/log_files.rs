@@ -54,14 +54,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
             seeds.push([&[kind as u8][..], &contents[..kept]].concat());
         }
     }
-    for kind in 0..KINDS.len() {
-        assert!(seeds.iter().any(|seed| usize::from(seed[0]) == kind), "a seed of kind {}", KINDS[kind]);
+    for (kind, name) in KINDS.iter().enumerate() {
+        assert!(seeds.iter().any(|seed| usize::from(seed[0]) == kind), "a seed of kind {name}");
     }
     seeds
 }
 
 /// Corrects the checksums of what looks like groups, images and indexes, by their format tables.
-pub fn reseal(input: &mut Vec<u8>) {
+pub fn reseal(input: &mut [u8]) {
     if let Some((kind, contents)) = input.split_first_mut() {
         reseal_contents(KINDS[usize::from(*kind) % KINDS.len()], contents);
     }

@@ -23,14 +23,14 @@ struct Target {
     /// Valid inputs.
     seeds: Vec<Vec<u8>>,
     /// Makes a damaged input get past its checksums; most need none.
-    reseal: fn(&mut Vec<u8>),
+    reseal: fn(&mut [u8]),
     /// Mutations of the normal test command.
     mutations_count: u64,
 }
 
 impl Target {
     fn new(name: &'static str, run: fn(&[u8]), seeds: Vec<Vec<u8>>) -> Self {
-        Self { name, run, seeds, reseal: |_| {}, mutations_count: 50_000 }
+        Self { name, run, seeds, reseal: |_| {}, mutations_count: 20_000 }
     }
 
     fn corpus(&self) -> Vec<Vec<u8>> {

@@ -103,7 +103,7 @@ pub fn batch(input: &[u8]) {
     assert_eq!(header.size_bytes(), Some(input.len()));
     let (mut codecs, mut buffer) = (Codecs::default(), Vec::new());
     if let Ok(records) = batch_records(input, LIMIT_BYTES, &mut codecs, &mut buffer) {
-        let whole = records.flatten().map(|record| record.headers().count()).count();
+        let whole = records.flatten().inspect(|record| record.headers().for_each(drop)).count();
         assert!(whole <= header.records_count.get() as usize);
     }
     // What could be recompressed is a batch again, with the same records.
@@ -116,7 +116,7 @@ pub fn batch(input: &[u8]) {
 }
 
 /// Half of the damaged batches get a right checksum and length, so that what is behind them is reached.
-pub fn reseal_batch(input: &mut Vec<u8>) {
+pub fn reseal_batch(input: &mut [u8]) {
     if input.len() <= CRC_START + 40 || input[input.len() - 1] & 1 == 0 {
         return;
     }
@@ -168,7 +168,7 @@ pub fn api_versions_seeds() -> Vec<Vec<u8>> {
 }
 
 fn one_batch(codec: Codec, count: usize) -> Vec<u8> {
-    let producer = (count % 2 == 0).then_some((ProducerId(7), ProducerEpoch(0), 3));
+    let producer = count.is_multiple_of(2).then_some((ProducerId(7), ProducerEpoch(0), 3));
     let mut builder = BatchBuilder::new(BatchOptions { codec, producer, ..BatchOptions::default() });
     for index in 0..count {
         let headers = [RecordHeader { key: "h", value: (index % 2 == 0).then_some(b"1") }];
