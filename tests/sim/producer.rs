@@ -62,11 +62,31 @@ struct Outbox {
     next_sequence: i32,
     /// Not acknowledged yet, in the order of their sequences. The first `sent` are on their way.
     batches: VecDeque<BatchId>,
+    /// The newest that were made.
+    recent: VecDeque<BatchId>,
     sent: usize,
     /// A batch was refused: what is on its way is awaited, then all of it is sent again.
     refused: bool,
     /// The broker knows the producer.
     known: bool,
+}
+
+/// A broker knows the last so many batches of a producer again.
+const KNOWN_AGAIN_MAX: usize = 5;
+
+impl Outbox {
+    /// With one more behind it the oldest batch that isn't acknowledged would still be known again.
+    fn has_room(&self) -> bool {
+        self.recent.len() < KNOWN_AGAIN_MAX || self.batches.front() != self.recent.front()
+    }
+
+    fn add(&mut self, id: BatchId) {
+        self.batches.push_back(id);
+        self.recent.push_back(id);
+        if self.recent.len() > KNOWN_AGAIN_MAX {
+            self.recent.pop_front();
+        }
+    }
 }
 
 impl Producer {
@@ -79,6 +99,7 @@ impl Producer {
                     partition,
                     next_sequence: 0,
                     batches: VecDeque::new(),
+                    recent: VecDeque::new(),
                     sent: 0,
                     refused: false,
                     known: false,
@@ -189,8 +210,7 @@ impl Producer {
             return None;
         }
         if outbox.sent == outbox.batches.len() {
-            // A broker knows the last five batches of a producer again, no more.
-            if self.draining || outbox.sent >= 5 {
+            if self.draining || !outbox.has_room() {
                 return None;
             }
             self.make(index, oracle);
@@ -216,21 +236,21 @@ impl Producer {
         }
         let bytes = builder.finish(&mut self.codecs);
         outbox.next_sequence += records_count;
-        outbox.batches.push_back(id);
+        outbox.add(id);
         oracle.add(outbox.partition, bytes);
     }
 
     /// Sends a batch that is in flight once more: behind itself, or by another connection.
     fn send_again(&mut self, id: BatchId, now: MonotonicNs, oracle: &Oracle) {
         let sent = oracle.batch(id);
-        let known = self.outboxes.iter().any(|outbox| outbox.partition == sent.partition && outbox.known);
-        if !self.is_idempotent || !known {
-            return;
-        }
+        let outbox = self.outboxes.iter().find(|outbox| outbox.batches.contains(&id));
+        let Some(outbox) = outbox.filter(|outbox| outbox.known && self.is_idempotent) else { return };
+        // By the side it may overtake what is in front of it: then that would be too old to be known again.
+        let may_overtake = outbox.batches.front() != Some(&id);
         let batches = [(sent.partition, &sent.bytes[..])];
         let timeout_ms = self.scenario.produce_timeout_ms;
         match &mut self.side {
-            Some(side) if self.random.chance(3, 4) => {
+            Some(side) if !may_overtake && self.random.chance(3, 4) => {
                 let correlation_id = side.produce(TOPIC, timeout_ms, &batches);
                 self.side_in_flight.push_back((correlation_id, id));
             }
