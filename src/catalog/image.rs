@@ -5,8 +5,8 @@ use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
 use super::record::{MetadataRecord, Replica};
+use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId, TopicPartition};
 use crate::partition::topic_config::TopicConfig;
-use crate::base::ids::{LeaderEpoch, NodeId, PartitionId, TopicId};
 
 #[derive(Clone, Debug)]
 pub struct Partition {
@@ -99,6 +99,12 @@ impl Catalog {
 
     pub fn partition(&self, id: TopicId, partition: PartitionId) -> Option<&Partition> {
         self.topic_by_id(id)?.partitions.get(usize::try_from(partition.0).ok()?)
+    }
+
+    /// The lane of this node that holds the partition; `None` when it isn't on this node.
+    pub fn lane_of(&self, id: TopicPartition) -> Option<LaneId> {
+        let partition = self.partition(id.topic_id, id.partition)?;
+        partition.replicas.iter().find(|replica| replica.node == self.node).map(|replica| replica.lane)
     }
 
     /// Applies a committed record. Records come from the quorum in order, so a record that

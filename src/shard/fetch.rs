@@ -53,6 +53,21 @@ struct FetchPart {
     watched: bool,
 }
 
+impl FetchState {
+    /// The parts that a partition was asked to watch, which none is from here on.
+    fn take_watched(&mut self) -> Vec<(u32, TopicPartition, ShardId)> {
+        let mut watched = Vec::new();
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            if std::mem::take(&mut part.watched)
+                && let Some((id, owner)) = part.place
+            {
+                watched.push((index as u32, id, owner));
+            }
+        }
+        watched
+    }
+}
+
 impl Core {
     /// Takes a decoded fetch over; planning needs the ring and happens later in the turn.
     pub fn begin_fetch(&mut self, origin: Origin, ask: FetchAsk) {
@@ -226,34 +241,28 @@ impl Core {
 
     /// The fetch waits no longer: partitions forget it.
     fn unwatch(&mut self, request: Key) {
-        let own = self.id;
-        let epoch = self.metadata.catalog.epoch();
         let Some(state) = self.fetch_mut(request) else { return };
-        let mut watched: Vec<(u32, TopicPartition, ShardId)> = Vec::new();
-        for (index, part) in state.parts.iter_mut().enumerate() {
-            if std::mem::take(&mut part.watched)
-                && let Some((id, owner)) = part.place
-            {
-                watched.push((index as u32, id, owner));
-            }
-        }
+        let watched = state.take_watched();
+        self.forget_watched(request, watched);
+    }
+
+    fn forget_watched(&mut self, request: Key, watched: Vec<(u32, TopicPartition, ShardId)>) {
         for (part, target, owner) in watched {
-            let reply_to = ReplyTo { shard: own, request, part };
-            if owner == own {
+            let reply_to = ReplyTo { shard: self.id, request, part };
+            if owner == self.id {
                 if let Some(partition) = self.storage.partition_mut(target) {
                     partition.waiters.remove_fetch(reply_to);
                 }
             } else {
-                let command = PartitionCommand::Unwatch;
+                let (epoch, command) = (self.metadata.catalog.epoch(), PartitionCommand::Unwatch);
                 self.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
             }
         }
     }
 
     /// Gives up what a fetch holds, when its connection is gone.
-    pub fn abandon_fetch(&mut self, request: Key, state: FetchState) {
+    pub fn abandon_fetch(&mut self, request: Key, mut state: FetchState) {
         let own = self.id;
-        let mut state = state;
         let plans: Vec<(ShardId, PlanId)> = match &mut state.stream {
             Some(stream) => stream.take_plans(),
             None => {
@@ -268,20 +277,7 @@ impl Core {
             held.abandoned |=
                 matches!(held.owner, PlanOwner::Fetch(to) if to.request == request && to.shard == own);
         }
-        let watched = state.parts.iter().enumerate().filter(|(_, part)| part.watched);
-        for (index, part) in watched {
-            let Some((target, owner)) = part.place else { continue };
-            let reply_to = ReplyTo { shard: own, request, part: index as u32 };
-            if owner == own {
-                if let Some(partition) = self.storage.partition_mut(target) {
-                    partition.waiters.remove_fetch(reply_to);
-                }
-            } else {
-                let epoch = self.metadata.catalog.epoch();
-                let command = PartitionCommand::Unwatch;
-                self.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
-            }
-        }
+        self.forget_watched(request, state.take_watched());
     }
 
     /// Ends a plan's lease, wherever it is held.

@@ -322,9 +322,8 @@ impl Core {
 
     /// The shard that hosts a partition's lane; `None` when it isn't on this node.
     pub fn owner(&self, id: TopicPartition) -> Option<ShardId> {
-        let partition = self.metadata.catalog.partition(id.topic_id, id.partition)?;
-        let replica = partition.replicas.iter().find(|replica| replica.node == self.metadata.catalog.node)?;
-        Some(ShardId(replica.lane.0 % self.mailbox.shards_count() as u16))
+        let lane = self.metadata.catalog.lane_of(id)?;
+        Some(ShardId(lane.0 % self.mailbox.shards_count() as u16))
     }
 
     /// Sends an outcome to whoever asked.

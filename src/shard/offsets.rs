@@ -51,21 +51,17 @@ impl Shard {
         let lane = &storage.lanes[partition.lane];
         let at =
             |offset: Offset| ListedOffset { timestamp: -1, offset, leader_epoch: partition.leader_epoch };
-        match query {
-            OffsetQuery::Latest => Some(Ok(Some(at(partition.high_watermark())))),
-            OffsetQuery::Earliest => Some(Ok(Some(at(lane.log_start(partition.log))))),
+        let timestamp = match query {
+            OffsetQuery::Latest => return Some(Ok(Some(at(partition.high_watermark())))),
+            OffsetQuery::Earliest => return Some(Ok(Some(at(lane.log_start(partition.log))))),
             OffsetQuery::MaxTimestamp => match lane.max_timestamp(partition.log) {
-                None => Some(Ok(None)),
-                Some((timestamp, _)) => {
-                    self.core.begin_scan(target, Reader::Time { timestamp, reply_to });
-                    None
-                }
+                None => return Some(Ok(None)),
+                Some((timestamp, _)) => timestamp,
             },
-            OffsetQuery::AtOrAfter(timestamp) => {
-                self.core.begin_scan(target, Reader::Time { timestamp, reply_to });
-                None
-            }
-        }
+            OffsetQuery::AtOrAfter(timestamp) => timestamp,
+        };
+        self.core.begin_scan(target, Reader::Time { timestamp, reply_to });
+        None
     }
 }
 

@@ -1,7 +1,7 @@
 //! Produce: from a frame to appends, and from durable offsets to the response.
 
 use super::Core;
-use super::command::{AppendOptions, PartitionCommand};
+use super::command::{AppendOptions, PartitionCommand, PartitionOutcome};
 use super::mail::Mail;
 use super::request::{Origin, Pending, Request};
 use super::storage::Appended;
@@ -103,13 +103,7 @@ impl Core {
             self.on_group_appended(reply_to.request, outcome.map(|_| ()));
             return;
         }
-        if reply_to.shard == self.id {
-            self.settle_produce(reply_to.request, reply_to.part, outcome.map_err(ProduceError::Append));
-        } else {
-            let outcome = super::command::PartitionOutcome::Appended(outcome);
-            let mail = Mail::Outcome { request: reply_to.request, part: reply_to.part, outcome };
-            self.mailbox.post(reply_to.shard, mail);
-        }
+        self.reply(reply_to, PartitionOutcome::Appended(outcome));
     }
 
     pub fn settle_produce(&mut self, request: Key, part: u32, outcome: Result<AppendOutcome, ProduceError>) {

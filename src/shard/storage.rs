@@ -5,7 +5,7 @@ use std::hash::BuildHasherDefault;
 
 use super::command::AppendOptions;
 use super::worker::{Job, WorkerHandle};
-use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
+use crate::base::ids::{LaneId, MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
@@ -207,9 +207,8 @@ impl Storage {
     }
 
     fn lane_of(&self, catalog: &Catalog, id: TopicPartition) -> Option<usize> {
-        let partition = catalog.partition(id.topic_id, id.partition)?;
-        let replica = partition.replicas.iter().find(|replica| replica.node == catalog.node)?;
-        self.lane_ids.iter().position(|lane| *lane == replica.lane)
+        let hosted = catalog.lane_of(id)?;
+        self.lane_ids.iter().position(|lane| *lane == hosted)
     }
 
     fn open(&mut self, catalog: &Catalog, lane: usize, log: LogId, id: TopicPartition) {
@@ -294,7 +293,19 @@ impl Storage {
             self.wait_behind_worker(Stalled { target, batch: batch.to_vec(), options, reply_to });
             return Appended::Waiting;
         }
-        match self.append_now(target, batch, options, reply_to, wall, Rewrite::Wanted) {
+        self.append_or_stall(target, batch, options, reply_to, wall, Rewrite::Wanted)
+    }
+
+    fn append_or_stall(
+        &mut self,
+        target: TopicPartition,
+        batch: &[u8],
+        options: AppendOptions,
+        reply_to: ReplyTo,
+        wall: WallMs,
+        rewrite: Rewrite,
+    ) -> Appended {
+        match self.append_now(target, batch, options, reply_to, wall, rewrite) {
             Tried::Appended(appended) => appended,
             Tried::NoRoom => {
                 self.stall(target, batch, options, reply_to);
@@ -421,13 +432,7 @@ impl Storage {
         let appended = match batch {
             None => Appended::Done(Err(AppendRefusal::Undecodable)),
             Some(batch) => {
-                match self.append_now(target, &batch, first.options, first.reply_to, wall, Rewrite::Done) {
-                    Tried::Appended(appended) => appended,
-                    Tried::NoRoom => {
-                        self.stall(target, &batch, first.options, first.reply_to);
-                        Appended::Waiting
-                    }
-                }
+                self.append_or_stall(target, &batch, first.options, first.reply_to, wall, Rewrite::Done)
             }
         };
         settle(&first, appended);
@@ -505,10 +510,5 @@ impl Storage {
             more |= lane.housekeep(ring, now, wall);
         }
         more
-    }
-
-    /// A leader epoch from the catalog, after this broker's restart.
-    pub fn leader_epoch(&self, id: TopicPartition) -> Option<LeaderEpoch> {
-        self.partition(id).map(|partition| partition.leader_epoch)
     }
 }
