@@ -161,8 +161,6 @@ impl Lane {
         capture.cursor = log.0 + 1;
         capture.rows_count += 1;
         encode_partition(partition, self.journal.item_next, &mut capture.payload);
-        // What is appended from now on isn't in the row: it must not join an item that is.
-        self.partitions.get_mut(log).expect("just seen").open_item = None;
         true
     }
 

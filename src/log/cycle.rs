@@ -104,7 +104,7 @@ impl Lane {
     }
 
     fn wants_proof(&self) -> bool {
-        let unproven = !self.cycle.proven || !self.journal.is_queue_empty();
+        let unproven = !self.cycle.proven || !self.journal.is_empty();
         unproven && self.fenced.is_none() && self.has_journal_room(0)
     }
 
@@ -155,14 +155,21 @@ impl Lane {
 
     fn is_recycling_due(&self) -> bool {
         let half_full = self.journal.used_bytes() * 2 > self.journal.capacity_bytes();
-        // An append was refused: without recycling it would be refused for ever.
-        let refuses = self.room_wanted && !self.has_journal_room(0);
-        self.journal.used.len() > 1 && (half_full || refuses || self.journal.free.is_empty())
+        self.journal.used.len() > 1 && (half_full || self.refuses() || self.journal.free.is_empty())
+    }
+
+    /// An append was refused: without recycling it would be refused for ever.
+    fn refuses(&self) -> bool {
+        self.room_wanted.is_some_and(|bytes| !self.has_journal_room(bytes))
     }
 
     fn cycle_step(&mut self, ring: &mut Ring) -> bool {
         match &mut self.cycle.phase {
             Phase::Idle => {
+                // The only file in use can be recycled, too, once another one follows it.
+                if self.journal.used.len() == 1 && self.refuses() {
+                    self.journal.end_file();
+                }
                 if self.is_recycling_due() {
                     self.begin_forcing();
                     return true;
@@ -254,7 +261,7 @@ impl Lane {
 
     /// Nothing is in flight, and nothing that anybody waits for waits for a group.
     pub fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && !self.journal.is_urgent() && self.journal.buffer.is_some()
+        self.jobs.is_empty() && !self.journal.is_urgent() && !self.journal.is_in_flight()
     }
 
     pub(super) fn put_new(&mut self, key: Key, job: Option<Job>) {

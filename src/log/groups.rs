@@ -88,8 +88,9 @@ impl Lane {
 
     /// Tells, once, that what was refused as busy has room again.
     pub(super) fn note_room(&mut self) {
-        if self.room_wanted && self.fenced.is_none() && self.has_journal_room(0) {
-            self.room_wanted = false;
+        let has_room = self.room_wanted.is_some_and(|bytes| self.has_journal_room(bytes));
+        if has_room && self.fenced.is_none() {
+            self.room_wanted = None;
             self.events.push(LaneEvent::Room);
         }
     }

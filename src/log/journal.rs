@@ -1,6 +1,6 @@
 //! Journal: turns storage operations into commit groups, durable in order.
 //!
-//! Owns:     the files, the queue of items that wait for a group, the one group buffer.
+//! Owns:     the files, the queue of items that wait for a group, the two group buffers.
 //! Promises: groups become durable in the order of their numbers; exactly one is in flight, so a valid
 //!           group N+1 proves that N was durable; files are recycled strictly oldest first.
 //! Never:    moves an item past another one, lets a group span files.
@@ -12,16 +12,19 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 use super::format::{
-    BLOCK_BYTES, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, Sealed, VERSION, blocks_up,
+    BLOCK_BYTES, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, Sealed, VERSION, blocks_down,
+    blocks_up,
 };
-use super::options::LogId;
+use super::options::{LaneOptions, LogId};
 use super::place::Place;
-use crate::base::checksum::crc32c;
+use crate::base::checksum::RunningCrc32c;
 use crate::base::ids::Offset;
 use crate::ring::{FileId, IoBuffer};
 
 /// A file's rest below this is left unused and the next file begun.
 const REST_BYTES_MIN: u64 = 64 << 10;
+/// An image entry in the journal: a block, its header, and the group that it may need for itself.
+const IMAGE_ENTRY_BYTES: u64 = 2 * BLOCK_BYTES as u64 + 256;
 
 /// A storage operation that waits for its group.
 pub(super) enum Item {
@@ -109,9 +112,10 @@ pub(super) struct Journal {
     /// Items below this are waited for by somebody: they don't wait for company.
     urgent_below: u64,
     queued_bytes: u64,
-    pub(super) buffer: Option<IoBuffer>,
+    open: Option<OpenGroup>,
+    spare_buffers: Vec<IoBuffer>,
+    spare_effects: Vec<Vec<Effect>>,
     group_bytes_max: u64,
-    spare_effects: Vec<Effect>,
 }
 
 /// Reads the bytes of an append item out of memory.
@@ -136,21 +140,29 @@ impl Journal {
             queue: VecDeque::new(),
             urgent_below: 0,
             queued_bytes: 0,
-            buffer: Some(IoBuffer::new(group_bytes_max as usize)),
-            group_bytes_max,
+            open: None,
+            // One is in flight while the other is filled.
+            spare_buffers: vec![
+                IoBuffer::new(group_bytes_max as usize),
+                IoBuffer::new(group_bytes_max as usize),
+            ],
             spare_effects: Vec::new(),
+            group_bytes_max,
         }
     }
 
     // ---- Queue -------------------------------------------------------------------------------
 
-    pub(super) fn is_queue_empty(&self) -> bool {
-        self.queue.is_empty()
+    /// Nothing waits for a group.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_none() && self.queue.is_empty()
     }
 
     /// Something waits that somebody waits for.
     pub(super) fn is_urgent(&self) -> bool {
-        self.queue.front().is_some_and(|queued| queued.number < self.urgent_below)
+        let open = self.open.as_ref().map(|open| open.item_first);
+        let first = open.or(self.queue.front().map(|queued| queued.number));
+        first.is_some_and(|number| number < self.urgent_below)
     }
 
     /// Everything queued so far is waited for.
@@ -180,50 +192,13 @@ impl Journal {
         self.push(Item::Entry { header, payload: payload.into() }, size)
     }
 
-    /// Queues `place..place + bytes`, whole batches that end before `end_offset`. Joins the waiting
-    /// item `open` where the bytes follow it and both fit one group; returns the item's number.
-    pub(super) fn push_append(
-        &mut self,
-        log: LogId,
-        place: Place,
-        bytes: u64,
-        end_offset: Offset,
-        open: Option<u64>,
-    ) -> u64 {
-        if let Some(number) = open
-            && self.join(number, place, bytes, end_offset)
-        {
-            return number;
-        }
+    /// Queues `place..place + bytes`, a whole batch that ends before `end_offset`.
+    pub(super) fn push_append(&mut self, log: LogId, place: Place, bytes: u64, end_offset: Offset) -> u64 {
         let to = place.position + bytes;
         let item = Item::Append { log, segment: place.segment, from: place.position, to, end_offset };
         let number = self.push(item, EntryHeader::size_bytes(bytes as usize) as u64);
         self.make_urgent();
         number
-    }
-
-    fn join(&mut self, number: u64, place: Place, bytes: u64, batch_end_offset: Offset) -> bool {
-        let payload_bytes_max = self.group_bytes_max - (GroupHeader::BYTES + EntryHeader::BYTES + 8) as u64;
-        let Some(first) = self.queue.front().map(|queued| queued.number) else { return false };
-        let Some(queued) = number.checked_sub(first).and_then(|index| self.queue.get_mut(index as usize))
-        else {
-            return false;
-        };
-        debug_assert_eq!(queued.number, number);
-        let Item::Append { segment, from, to, end_offset, .. } = &mut queued.item else { return false };
-        // A piece of it is on its way already: joining for ever would keep it from ending.
-        if queued.done_bytes > 0 || *segment != place.segment || *to != place.position {
-            return false;
-        }
-        if *to + bytes - *from > payload_bytes_max {
-            return false;
-        }
-        *to += bytes;
-        *end_offset = batch_end_offset;
-        let grown = EntryHeader::size_bytes((*to - *from) as usize) as u64 - queued.counted_bytes;
-        queued.counted_bytes += grown;
-        self.queued_bytes += grown;
-        true
     }
 
     // ---- Space -------------------------------------------------------------------------------
@@ -234,19 +209,33 @@ impl Journal {
             + self.free.iter().map(|file| file.bytes).sum::<u64>()
     }
 
-    /// Bytes that groups can still take, without those of items that wait.
-    pub(super) fn room_bytes(&self) -> u64 {
+    /// Bytes that appends can still take. A quarter of the journal, and an image entry for each of the
+    /// `debts_count` partitions that will need one, stay free for what recycling itself has to write.
+    pub(super) fn room_bytes(&self, debts_count: u64) -> u64 {
         let rest = self.used.back().map_or(0, |file| file.bytes - self.position);
         let free: u64 = self.free.iter().map(|file| file.bytes).sum();
-        let groups_count = self.queued_bytes / self.group_bytes_max + 2;
-        let waiting = self.queued_bytes + groups_count * (GroupHeader::BYTES + BLOCK_BYTES) as u64;
-        (rest + free).saturating_sub(waiting)
+        let space = Space {
+            capacity_bytes: self.capacity_bytes(),
+            left_bytes: rest + free,
+            left_files_count: self.free.len() as u64 + 1,
+            queued_bytes: self.queued_bytes + self.open.as_ref().map_or(0, |open| open.end as u64),
+            group_bytes_max: self.group_bytes_max,
+        };
+        space.room_bytes(debts_count)
     }
 
-    /// Rests of files that groups may have to leave unused.
-    pub(super) fn waste_bytes(&self) -> u64 {
-        let rest = REST_BYTES_MIN.min(self.group_bytes_max / 2) + BLOCK_BYTES as u64;
-        (self.free.len() as u64 + 1) * rest
+    /// The room that recycling makes in the end: all files but one.
+    pub(super) fn room_bytes_recycled(options: &LaneOptions) -> u64 {
+        let files_count = u64::from(options.journal_files_count);
+        let file_bytes = blocks_down(options.journal_bytes / files_count);
+        let space = Space {
+            capacity_bytes: file_bytes * files_count,
+            left_bytes: file_bytes * (files_count - 1),
+            left_files_count: files_count,
+            queued_bytes: 0,
+            group_bytes_max: u64::from(options.group_bytes_max),
+        };
+        space.room_bytes(0)
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
@@ -258,8 +247,15 @@ impl Journal {
         self.used.iter_mut().find(|file| file.incarnation == incarnation)
     }
 
+    /// Lets the file written to end where it is, so that it can be recycled.
+    pub(super) fn end_file(&mut self) {
+        if self.open.is_none() && self.position > 0 {
+            self.begin_file();
+        }
+    }
+
     /// Begins the next free file. False when none is free.
-    pub(super) fn begin_file(&mut self) -> bool {
+    fn begin_file(&mut self) -> bool {
         let Some(free) = self.free.pop_front() else { return false };
         self.incarnation += 1;
         self.used.push_back(JournalFile {
@@ -288,41 +284,69 @@ impl Journal {
 
     // ---- Groups ------------------------------------------------------------------------------
 
-    /// Builds the next group out of the items that wait; an empty one where `mark` is set. None
-    /// when there is nothing to write, a group is in flight, or no file has room.
+    /// Moves what waits into the open group, as much as it takes: an append's bytes while they are
+    /// still in the processor's cache.
+    pub(super) fn collect(&mut self, tails: &impl TailBytes) {
+        if self.queue.is_empty() {
+            return;
+        }
+        if self.open.is_none() {
+            self.open = self.open_group();
+        }
+        if let Some(mut open) = self.open.take() {
+            self.fill(tails, &mut open);
+            self.open = Some(open);
+        }
+    }
+
+    /// Finishes the open group; an empty one where `mark` is set. None when there is nothing to
+    /// write, a group is in flight, or no file has room.
     pub(super) fn build(&mut self, tails: &impl TailBytes, mark: bool) -> Option<Built> {
-        if self.queue.is_empty() && !mark {
+        if self.is_in_flight() {
             return None;
         }
-        let mut buffer = self.buffer.take()?;
-        let mut limit = self.group_limit();
-        if limit < self.group_bytes_wanted() {
-            if !self.begin_file() {
-                self.buffer = Some(buffer);
-                return None;
-            }
-            limit = self.group_limit();
+        self.collect(tails);
+        if self.open.is_none() && mark && self.queue.is_empty() {
+            self.open = self.open_group();
         }
-        let item_first = self.queue.front().map_or(self.item_next, |queued| queued.number);
-        let mut effects = std::mem::take(&mut self.spare_effects);
-        let (payload_end, entries_count) = self.fill(tails, &mut buffer[..limit as usize], &mut effects);
-        let bytes = blocks_up(payload_end as u64) as usize;
-        buffer[payload_end..bytes].fill(0);
-        self.seal_group(&mut buffer[..bytes], payload_end, item_first, entries_count);
-        let current = self.used.back().expect("a file has room for the group");
+        let mut open = self.open.take()?;
+        let bytes = blocks_up(open.end as u64) as usize;
+        open.buffer[open.end..bytes].fill(0);
+        self.seal_group(&mut open);
+        let current = self.used.back().expect("an open group has its file");
         let built = Built {
             bytes,
             file: current.file,
             position: self.position,
             incarnation: current.incarnation,
             item_end: self.queue.front().map_or(self.item_next, |queued| queued.number),
-            buffer,
-            effects,
-            entries_count,
+            buffer: open.buffer,
+            effects: open.effects,
+            entries_count: open.entries_count,
         };
         self.position += bytes as u64;
         self.group_next += 1;
         Some(built)
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.group_durable + 1 != self.group_next
+    }
+
+    /// The next group, empty, behind the one before it. None when no file has room.
+    fn open_group(&mut self) -> Option<OpenGroup> {
+        if self.group_limit() < self.group_bytes_wanted() && !self.begin_file() {
+            return None;
+        }
+        Some(OpenGroup {
+            buffer: self.spare_buffers.pop().expect("one group is in flight at most"),
+            limit: self.group_limit() as usize,
+            end: GroupHeader::BYTES,
+            checksum: RunningCrc32c::default(),
+            item_first: self.queue.front().map_or(self.item_next, |queued| queued.number),
+            entries_count: 0,
+            effects: self.spare_effects.pop().unwrap_or_default(),
+        })
     }
 
     fn group_limit(&self) -> u64 {
@@ -343,64 +367,49 @@ impl Journal {
         blocks_up((GroupHeader::BYTES + EntryHeader::size_bytes(first as usize)) as u64)
     }
 
-    /// Moves items into the buffer. Returns the payload's end and the number of entries.
-    fn fill(&mut self, tails: &impl TailBytes, buffer: &mut [u8], effects: &mut Vec<Effect>) -> (usize, u32) {
-        let mut end = GroupHeader::BYTES;
-        let mut entries_count = 0;
+    fn fill(&mut self, tails: &impl TailBytes, open: &mut OpenGroup) {
         while let Some(queued) = self.queue.front_mut() {
-            let space = buffer.len() - end;
-            let finished = match &queued.item {
+            let space = open.limit - open.end;
+            let left = match &queued.item {
                 Item::Entry { header, payload } => {
-                    let size = EntryHeader::size_bytes(payload.len());
-                    if size > space {
+                    if EntryHeader::size_bytes(payload.len()) > space {
                         break;
                     }
-                    put_entry(&mut buffer[end..end + size], header, |out| out.copy_from_slice(payload));
-                    end += size;
-                    true
+                    open.put_entry(header, |out| out.copy_from_slice(payload));
+                    0
                 }
                 Item::Append { log, segment, from, to, end_offset } => {
                     let left = (to - from - queued.done_bytes) as usize;
                     let step = left.min(space.saturating_sub(EntryHeader::BYTES) & !7);
                     // Only what no group could hold whole is cut, and what stands first in a file's rest.
-                    if step == 0 || (step < left && entries_count > 0) {
+                    if step == 0 || (step < left && open.entries_count > 0) {
                         break;
                     }
                     let place = Place::new(*segment, from + queued.done_bytes);
-                    let size = EntryHeader::size_bytes(step);
                     let mut header = EntryHeader::new(EntryKind::Append, log.0, *segment, place.position);
                     header.payload_bytes = U32::new(step as u32);
                     header.total_bytes = U32::new((to - from) as u32);
                     header.flags = if step < left { MORE_PIECES } else { 0 };
-                    put_entry(&mut buffer[end..end + size], &header, |out| tails.copy_tail(*log, place, out));
-                    end += size;
+                    open.put_entry(&header, |out| tails.copy_tail(*log, place, out));
                     let end_offset = (step == left).then_some(*end_offset);
                     // Of a piece, too, nothing may go before the whole batch is in its segment.
-                    effects.push(Effect { log: *log, end: Place::new(*segment, *to), end_offset });
+                    open.note(Effect { log: *log, end: Place::new(*segment, *to), end_offset });
                     queued.done_bytes += step as u64;
-                    step == left
+                    left - step
                 }
             };
-            entries_count += 1;
-            let left = match &queued.item {
-                Item::Append { from, to, .. } if !finished => {
-                    EntryHeader::size_bytes((to - from - queued.done_bytes) as usize) as u64
-                }
-                _ => 0,
-            };
-            self.queued_bytes -= queued.counted_bytes - left;
-            queued.counted_bytes = left;
-            if !finished {
+            let counted_bytes = if left == 0 { 0 } else { EntryHeader::size_bytes(left) as u64 };
+            self.queued_bytes -= queued.counted_bytes - counted_bytes;
+            queued.counted_bytes = counted_bytes;
+            if left > 0 {
                 break;
             }
             self.queue.pop_front();
         }
-        (end, entries_count)
     }
 
-    fn seal_group(&mut self, group: &mut [u8], payload_end: usize, item_first: u64, entries_count: u32) {
-        let payload = &group[GroupHeader::BYTES..payload_end];
-        let current = self.used.back().expect("a file has room for the group");
+    fn seal_group(&mut self, open: &mut OpenGroup) {
+        let current = self.used.back().expect("an open group has its file");
         let mut header = GroupHeader {
             magic: GROUP_MAGIC,
             version: U16::new(VERSION),
@@ -409,25 +418,25 @@ impl Journal {
             log_id: self.log_id,
             incarnation: U64::new(self.incarnation),
             number: U64::new(self.group_next),
-            item_first: U64::new(item_first),
+            item_first: U64::new(open.item_first),
             position: U64::new(self.position),
             file: U32::new(current.number),
-            payload_bytes: U32::new(payload.len() as u32),
-            entries_count: U32::new(entries_count),
+            payload_bytes: U32::new((open.end - GroupHeader::BYTES) as u32),
+            entries_count: U32::new(open.entries_count),
             previous_checksum: U32::new(self.previous_checksum),
-            payload_checksum: U32::new(crc32c(payload)),
+            payload_checksum: U32::new(open.checksum.value()),
             reserved_end: [0; 12],
         };
         header.seal();
         self.previous_checksum = header.header_checksum.get();
-        group[..GroupHeader::BYTES].copy_from_slice(header.as_bytes());
+        open.buffer[..GroupHeader::BYTES].copy_from_slice(header.as_bytes());
     }
 
     /// The group in flight is durable.
     pub(super) fn group_durable(&mut self, buffer: IoBuffer, mut effects: Vec<Effect>, item_end: u64) {
         effects.clear();
-        self.spare_effects = effects;
-        self.buffer = Some(buffer);
+        self.spare_effects.push(effects);
+        self.spare_buffers.push(buffer);
         self.group_durable += 1;
         assert_eq!(self.group_durable + 1, self.group_next, "exactly one group is in flight");
         assert!(item_end >= self.item_durable);
@@ -435,9 +444,65 @@ impl Journal {
     }
 }
 
-fn put_entry(out: &mut [u8], header: &EntryHeader, fill: impl FnOnce(&mut [u8])) {
-    let payload_end = EntryHeader::BYTES + header.payload_bytes.get() as usize;
-    out[..EntryHeader::BYTES].copy_from_slice(header.as_bytes());
-    fill(&mut out[EntryHeader::BYTES..payload_end]);
-    out[payload_end..].fill(0);
+/// What the journal's room is reckoned from.
+struct Space {
+    capacity_bytes: u64,
+    /// Not written to since they were free, in so many files.
+    left_bytes: u64,
+    left_files_count: u64,
+    queued_bytes: u64,
+    group_bytes_max: u64,
+}
+
+impl Space {
+    fn room_bytes(&self, debts_count: u64) -> u64 {
+        let groups_count = self.queued_bytes / self.group_bytes_max + 2;
+        let waiting = self.queued_bytes + groups_count * (GroupHeader::BYTES + BLOCK_BYTES) as u64;
+        // Rests of files that groups may have to leave unused.
+        let rest = REST_BYTES_MIN.min(self.group_bytes_max / 2) + BLOCK_BYTES as u64;
+        let waste = self.left_files_count * rest;
+        let images = (debts_count + 1) * IMAGE_ENTRY_BYTES;
+        self.left_bytes.saturating_sub(waiting + waste + images + self.capacity_bytes / 4)
+    }
+}
+
+/// The group that is being filled while the one before it is in flight.
+struct OpenGroup {
+    buffer: IoBuffer,
+    /// As far as the file and the largest group let it grow.
+    limit: usize,
+    /// Header and entries so far.
+    end: usize,
+    /// Of the entries so far.
+    checksum: RunningCrc32c,
+    item_first: u64,
+    entries_count: u32,
+    effects: Vec<Effect>,
+}
+
+/// Effects looked at for one of the same partition to join.
+const EFFECTS_LOOKED_AT: usize = 16;
+
+impl OpenGroup {
+    /// Adds an entry whose payload is what `fill` writes; the caller checked the space.
+    fn put_entry(&mut self, header: &EntryHeader, fill: impl FnOnce(&mut [u8])) {
+        let payload_bytes = header.payload_bytes.get() as usize;
+        let out = &mut self.buffer[self.end..self.end + EntryHeader::size_bytes(payload_bytes)];
+        let payload_end = EntryHeader::BYTES + payload_bytes;
+        out[..EntryHeader::BYTES].copy_from_slice(header.as_bytes());
+        fill(&mut out[EntryHeader::BYTES..payload_end]);
+        out[payload_end..].fill(0);
+        self.checksum.update(out);
+        self.end += out.len();
+        self.entries_count += 1;
+    }
+
+    /// Whole batches of a partition become durable together: one effect says so where it is near.
+    fn note(&mut self, effect: Effect) {
+        let near = self.effects.iter_mut().rev().take(EFFECTS_LOOKED_AT);
+        match near.into_iter().find(|other| other.log == effect.log) {
+            Some(other) if other.end_offset.is_some() && effect.end_offset.is_some() => *other = effect,
+            _ => self.effects.push(effect),
+        }
+    }
 }

@@ -30,9 +30,6 @@ use super::tail::TailPool;
 use crate::base::ids::{LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
 use crate::protocol::record_batch::BatchHeader;
 
-/// Journal bytes of an image entry: a block, its header, and the group that it may need for itself.
-pub(super) const IMAGE_ENTRY_BYTES: u64 = 2 * 4096 + 256;
-
 pub struct Lane {
     pub(super) options: LaneOptions,
     /// `lanes/<n>`.
@@ -53,7 +50,8 @@ pub struct Lane {
     pub(super) fenced: Option<String>,
     pub(super) events: Vec<LaneEvent>,
     pub(super) now: MonotonicNs,
-    pub(super) room_wanted: bool,
+    /// Bytes of the largest append refused as busy since there was last room for it.
+    pub(super) room_wanted: Option<u64>,
     pub(super) stats: LaneStats,
 }
 
@@ -91,7 +89,7 @@ impl Lane {
             return Err(AppendError::Fenced);
         }
         if self.partitions.find(id).is_some() || !self.has_journal_room(0) {
-            return Err(self.busy());
+            return Err(self.busy(0));
         }
         let number = LogId(self.log_next);
         self.log_next += 1;
@@ -177,10 +175,8 @@ impl Lane {
             partition.in_debt = true;
             self.debts_count += 1;
         }
-        let end = partition.log_end;
-        let open = partition.open_item;
-        let item = self.journal.push_append(log, place, batch.len() as u64, end, open);
-        partition.open_item = Some(item);
+        let item = self.journal.push_append(log, place, batch.len() as u64, partition.log_end);
+        self.journal.collect(&self.partitions);
         self.stats.appended_bytes += batch.len() as u64;
         self.stats.appends_count += 1;
         Ok(Sequence(item + 1))
@@ -188,8 +184,7 @@ impl Lane {
 
     /// Largest batch that this lane ever takes.
     pub fn batch_bytes_max(&self) -> usize {
-        let journal = self.options.journal_bytes / 4;
-        (self.options.tail_pool_bytes / 4).min(journal) as usize
+        self.options.batch_bytes_max()
     }
 
     fn check_append(&mut self, log: LogId, bytes: usize) -> Result<(), AppendError> {
@@ -205,23 +200,20 @@ impl Lane {
         };
         let wanted = partition.tail.room_wanted(partition.end(), bytes);
         if !self.has_journal_room(bytes as u64) || (wanted > 0 && !self.make_room(wanted)) {
-            return Err(self.busy());
+            return Err(self.busy(bytes as u64));
         }
         Ok(())
     }
 
-    fn busy(&mut self) -> AppendError {
-        self.room_wanted = true;
+    fn busy(&mut self, bytes: u64) -> AppendError {
+        self.room_wanted = self.room_wanted.max(Some(bytes));
         self.stats.busy_count += 1;
         AppendError::Busy
     }
 
-    /// Room for `bytes` of appends. A quarter of the journal, and an image entry for every partition
-    /// that will need one, stay free for what recycling itself has to write.
+    /// Room for `bytes` of appends.
     pub(super) fn has_journal_room(&self, bytes: u64) -> bool {
-        let images = (self.debts_count + 1) * IMAGE_ENTRY_BYTES;
-        let reserve = self.journal.capacity_bytes() / 4 + images + self.journal.waste_bytes();
-        self.journal.room_bytes() >= bytes + EntryHeader::BYTES as u64 + reserve
+        self.journal.room_bytes(self.debts_count) >= EntryHeader::size_bytes(bytes as usize) as u64
     }
 
     /// Evicts the oldest blocks whose bytes are in their segments until `bytes` fit.
@@ -339,7 +331,7 @@ impl Lane {
             return Err(AppendError::Fenced);
         }
         if !self.has_journal_room(0) {
-            return Err(self.busy());
+            return Err(self.busy(0));
         }
         let partition = self.partitions.get_mut(log).expect("the caller names what it was given");
         let before = partition.log_start;

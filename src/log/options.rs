@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::format::EntryHeader;
+use super::journal::Journal;
 use super::plan::Plan;
 use crate::base::ids::{LaneId, Offset};
 use crate::ring::{IoBuffer, IoError};
@@ -68,6 +70,42 @@ impl LaneOptions {
             reads_max: 16,
             control: Control::None,
         }
+    }
+
+    /// Largest batch that a lane of this size ever takes.
+    pub(super) fn batch_bytes_max(&self) -> usize {
+        (self.tail_pool_bytes / 4).min(self.journal_bytes / 4) as usize
+    }
+
+    /// Refuses options that contradict each other.
+    pub(super) fn check(&self) -> Result<(), LaneError> {
+        let refuse = |what: &str| Err(LaneError::Options { what: what.to_owned() });
+        let file_bytes = self.journal_bytes / u64::from(self.journal_files_count.max(1));
+        if self.journal_files_count < 4 {
+            return refuse("a journal has at least 4 files");
+        }
+        if self.journal_bytes < 2 * self.tail_pool_bytes {
+            return refuse("the journal is at least twice the tail pool");
+        }
+        if !self.group_bytes_max.is_multiple_of(4096) || !(16 << 10..=4 << 20).contains(&self.group_bytes_max)
+        {
+            return refuse("a commit group has 16 KiB to 4 MiB, whole blocks");
+        }
+        if u64::from(self.group_bytes_max) > file_bytes {
+            return refuse("a commit group fits a journal file");
+        }
+        if self.tail_pool_bytes < 64 << 10 {
+            return refuse("the tail pool has at least 64 KiB");
+        }
+        if Journal::room_bytes_recycled(self) < EntryHeader::size_bytes(self.batch_bytes_max()) as u64 {
+            return refuse(
+                "a batch has room in a journal that was recycled: it is larger, or its groups are smaller",
+            );
+        }
+        if self.files_open_max < 8 || self.reads_max == 0 {
+            return refuse("a lane holds at least 8 files open and reads at least one");
+        }
+        Ok(())
     }
 }
 

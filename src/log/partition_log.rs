@@ -59,8 +59,6 @@ pub(super) struct PartitionLog {
     /// First offset of each leader epoch, both ascending.
     pub(super) epochs: Vec<(LeaderEpoch, Offset)>,
     pub(super) producers: ProducerTable,
-    /// Number of the waiting append item that the next append may join.
-    pub(super) open_item: Option<u64>,
     /// Journal files with unflushed bytes, oldest first.
     pub(super) marks: VecDeque<Mark>,
     /// An image entry up to this end was queued, under this item number.
@@ -105,7 +103,6 @@ impl PartitionLog {
             ends,
             epochs: Vec::new(),
             producers: ProducerTable::default(),
-            open_item: None,
             marks: VecDeque::new(),
             image: None,
             head: None,

@@ -239,33 +239,6 @@ impl Lane {
     }
 }
 
-impl LaneOptions {
-    fn check(&self) -> Result<(), LaneError> {
-        let refuse = |what: &str| Err(LaneError::Options { what: what.to_owned() });
-        let file_bytes = self.journal_bytes / u64::from(self.journal_files_count.max(1));
-        if self.journal_files_count < 4 {
-            return refuse("a journal has at least 4 files");
-        }
-        if self.journal_bytes < 2 * self.tail_pool_bytes {
-            return refuse("the journal is at least twice the tail pool");
-        }
-        if !self.group_bytes_max.is_multiple_of(4096) || !(16 << 10..=4 << 20).contains(&self.group_bytes_max)
-        {
-            return refuse("a commit group has 16 KiB to 4 MiB, whole blocks");
-        }
-        if u64::from(self.group_bytes_max) > file_bytes {
-            return refuse("a commit group fits a journal file");
-        }
-        if self.tail_pool_bytes < 64 << 10 {
-            return refuse("the tail pool has at least 64 KiB");
-        }
-        if self.files_open_max < 8 || self.reads_max == 0 {
-            return refuse("a lane holds at least 8 files open and reads at least one");
-        }
-        Ok(())
-    }
-}
-
 fn make_lane_dirs(disk: &mut Disk<'_>, dir: &Path, lane_dir: &Path) -> Result<(), LaneError> {
     disk.make_dir(lane_dir)?;
     disk.make_dir(&lane_dir.join("journal"))?;
@@ -693,7 +666,7 @@ fn assemble(
         fenced: None,
         events: Vec::new(),
         now: MonotonicNs(0),
-        room_wanted: false,
+        room_wanted: None,
         stats: LaneStats::default(),
         options,
     }

@@ -208,10 +208,11 @@ impl Harness {
     pub fn settle(&mut self) {
         for _ in 0..100_000 {
             let more = self.housekeep();
-            self.turn_within_ms();
+            // Asked before the turn: what it completes may be followed by more work.
             if self.lane.fenced().is_some() || (self.lane.is_idle() && !more) {
                 return;
             }
+            self.turn_within_ms();
         }
         panic!("the lane doesn't come to rest");
     }

@@ -1,9 +1,12 @@
 //! Lane tests: one behaviour each.
 
+use std::path::Path;
+
 use super::harness::*;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::random::Random;
-use crate::log::{Control, LaneError, LaneOptions, dump_dir, dump_file, verify};
+use crate::log::{AppendError, Control, LaneError, LaneOptions, dump_dir, dump_file, verify};
+use crate::ring::sim::World;
 use crate::ring::{IoError, Sleep};
 
 #[test]
@@ -363,4 +366,50 @@ fn dump_tells_of_every_file() {
     let batches = harness.partitions.iter().map(|model| model.batches.len()).sum::<usize>();
     let lines = text.lines().filter(|line| line.contains("offsets") && line.contains("codec")).count();
     assert_eq!(lines, batches, "every batch has its line");
+}
+
+/// Whatever sizes are accepted, an append that was refused as busy finds room once the lane came to
+/// rest a few times: nobody else would ever make it.
+#[test]
+fn a_busy_lane_makes_room() {
+    let (mut refused_options, mut busy_count) = (0, 0);
+    for seed in 0..60 {
+        let mut random = Random::new(seed);
+        let journal_bytes = (256 << 10) << random.below(3);
+        let options = LaneOptions {
+            journal_bytes,
+            journal_files_count: 4 + random.below(4) as u32,
+            group_bytes_max: (16 << 10) << random.below(3),
+            tail_pool_bytes: (64 << 10) << random.below(3),
+            ..small_options()
+        };
+        let world = World::new(seed);
+        world.make_dirs(Path::new("/"));
+        if let Err(error) = recover(&world, &options) {
+            assert!(matches!(error, LaneError::Options { .. }), "seed {seed}: {error}");
+            refused_options += 1;
+            continue;
+        }
+        let mut harness = Harness::new(seed, options);
+        harness.settle();
+        let batch_bytes_max = harness.lane.batch_bytes_max() as u64 - 512;
+        let partitions_count = 1 + random.below(60) as u8;
+        for number in 0..partitions_count {
+            harness.create(id(number), 128 << 10);
+        }
+        for _ in 0..300 {
+            let index = random.below(u64::from(partitions_count)) as usize;
+            let bytes_max = if random.chance(1, 2) { batch_bytes_max } else { 2_000 };
+            // A try evicts what is on disk, and what it finds behind that is written before the next.
+            let mut tries_count = 0;
+            while let Err(error) = harness.append(index, &mut random, bytes_max) {
+                assert_eq!(error, AppendError::Busy, "seed {seed}");
+                assert!(tries_count < 8, "seed {seed}: busy at rest, {:?}", harness.lane.stats());
+                tries_count += 1;
+                busy_count += 1;
+                harness.settle();
+            }
+        }
+    }
+    assert!(refused_options > 0 && busy_count > 100, "{refused_options} refused, {busy_count} busy");
 }
