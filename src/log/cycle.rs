@@ -23,6 +23,9 @@ const STEPS_MAX: usize = 16;
 /// A group that nothing follows for so long is proven by an empty one behind it: from then on a
 /// flipped bit in it is damage, and no longer looks like a torn write.
 const PROOF_MS: u64 = 1_000;
+/// An append that nobody waits for waits so long for company in its commit group: what a crash may
+/// take from a relaxed topic.
+const COMPANY_MS: u64 = 5;
 
 #[derive(Default)]
 pub(super) struct Cycle {
@@ -37,6 +40,8 @@ pub(super) struct Cycle {
     pub(super) parked: Vec<(Key, u64)>,
     /// No space or no descriptors until then.
     pub(super) paused_until: Option<MonotonicNs>,
+    /// The oldest append that waits for a group without anybody waiting for it came then.
+    pub(super) waits_since: Option<MonotonicNs>,
     /// The newest group is an empty one.
     pub(super) proven: bool,
     pub(super) last_group: MonotonicNs,
@@ -80,7 +85,9 @@ impl Lane {
     /// When the next call has something to do by time alone.
     pub fn wake_at(&self) -> Option<MonotonicNs> {
         let proof = self.wants_proof().then(|| self.cycle.last_group.plus_ms(PROOF_MS));
-        [proof, self.cycle.paused_until].into_iter().flatten().min()
+        let company =
+            self.cycle.waits_since.filter(|_| self.takes_groups()).map(|since| since.plus_ms(COMPANY_MS));
+        [proof, company, self.cycle.paused_until].into_iter().flatten().min()
     }
 
     pub(super) fn resume_parked(&mut self, ring: &mut Ring) {
@@ -94,6 +101,19 @@ impl Lane {
                 index += 1;
             }
         }
+    }
+
+    /// A group may begin: none is in flight.
+    fn takes_groups(&self) -> bool {
+        self.fenced.is_none() && !self.journal.is_in_flight()
+    }
+
+    /// Something waits for a group and needn't wait longer.
+    pub(super) fn is_group_due(&self) -> bool {
+        let waited = |since| self.now.ms_since(since) >= COMPANY_MS || self.room_wanted.is_some();
+        let company =
+            self.cycle.waits_since.is_some_and(|since| waited(since) || self.journal.is_group_large());
+        self.takes_groups() && (self.journal.is_urgent() || company)
     }
 
     fn prove_idle(&mut self, ring: &mut Ring) {
@@ -259,9 +279,10 @@ impl Lane {
         }
     }
 
-    /// Nothing is in flight, and nothing that anybody waits for waits for a group.
+    /// Nothing is in flight, and no append or entry that matters waits for a group.
     pub fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && !self.journal.is_urgent() && !self.journal.is_in_flight()
+        let waits = self.journal.is_urgent() || self.cycle.waits_since.is_some();
+        self.jobs.is_empty() && !waits && !self.journal.is_in_flight()
     }
 
     pub(super) fn put_new(&mut self, key: Key, job: Option<Job>) {

@@ -8,11 +8,14 @@ use super::partition_log::Mark;
 use crate::base::ids::MonotonicNs;
 use crate::ring::{Ring, WriteMode};
 
+/// This share of the tail pool is free when room is announced.
+const ROOM_SHARE: usize = 8;
+
 impl Lane {
     /// Starts a commit group when none is in flight and entries wait, and the reads that wait.
     pub fn turn(&mut self, ring: &mut Ring, now: MonotonicNs) {
         self.now = now;
-        if self.fenced.is_none() && self.journal.is_urgent() {
+        if self.is_group_due() {
             self.group_start(ring, false);
         }
         self.reads_start(ring);
@@ -23,6 +26,9 @@ impl Lane {
         let Some(built) = self.journal.build(&self.partitions, mark) else { return };
         for effect in &built.effects {
             self.mark_file(effect, built.incarnation);
+        }
+        if self.journal.is_empty() {
+            self.cycle.waits_since = None;
         }
         self.stats.groups_count += 1;
         self.stats.group_bytes += built.bytes as u64;
@@ -88,8 +94,13 @@ impl Lane {
 
     /// Tells, once, that what was refused as busy has room again.
     pub(super) fn note_room(&mut self) {
-        let has_room = self.room_wanted.is_some_and(|bytes| self.has_journal_room(bytes));
-        if has_room && self.fenced.is_none() {
+        let Some(bytes) = self.room_wanted else { return };
+        if self.fenced.is_some() || !self.has_journal_room(bytes) {
+            return;
+        }
+        // Room for a few batches: each time it comes, connections stop and go on reading.
+        let pool_bytes = (bytes as usize).max(self.pool.limit_bytes() / ROOM_SHARE);
+        if self.make_room(pool_bytes) {
             self.room_wanted = None;
             self.events.push(LaneEvent::Room);
         }

@@ -192,13 +192,17 @@ impl Journal {
         self.push(Item::Entry { header, payload: payload.into() }, size)
     }
 
-    /// Queues `place..place + bytes`, a whole batch that ends before `end_offset`.
+    /// Queues `place..place + bytes`, a whole batch that ends before `end_offset`, as lazily.
     pub(super) fn push_append(&mut self, log: LogId, place: Place, bytes: u64, end_offset: Offset) -> u64 {
         let to = place.position + bytes;
         let item = Item::Append { log, segment: place.segment, from: place.position, to, end_offset };
-        let number = self.push(item, EntryHeader::size_bytes(bytes as usize) as u64);
-        self.make_urgent();
-        number
+        self.push(item, EntryHeader::size_bytes(bytes as usize) as u64)
+    }
+
+    /// Enough is gathered for a group of reasonable size.
+    pub(super) fn is_group_large(&self) -> bool {
+        let open_bytes = self.open.as_ref().map_or(0, |open| open.end as u64);
+        open_bytes >= self.group_bytes_max / 4 || !self.queue.is_empty()
     }
 
     // ---- Space -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ use super::format::{CreatePayload, EntryHeader, EntryKind, RollPayload};
 use super::jobs::Jobs;
 use super::journal::Journal;
 use super::materialise::Staging;
-use super::options::{AppendError, LaneEvent, LaneOptions, LogId, PartitionSettings, Sequence};
+use super::options::{AppendError, Awaited, LaneEvent, LaneOptions, LogId, PartitionSettings, Sequence};
 use super::partition_log::PartitionLog;
 use super::partitions::Partitions;
 use super::place::Place;
@@ -149,7 +149,8 @@ impl Lane {
     /// Precondition: a whole batch of magic 2 whose CRC was checked; `base_offset >= log_end`.
     /// Errors:  `Busy` when journal or tail pool are full (nothing written); `TooLarge` above a quarter
     ///          of the pool; `Offline` while it is dropped; `Fenced` after a failed write or flush.
-    /// After:   readable up to `log_end`; durable only once `durable_end` has passed it.
+    /// After:   readable up to `log_end`; durable only once `durable_end` has passed it. Where nobody
+    ///          waits for that (`Awaited::No`), it may wait `COMPANY_MS` for a larger commit group.
     pub fn append(
         &mut self,
         log: LogId,
@@ -157,6 +158,7 @@ impl Lane {
         base_offset: Offset,
         leader_epoch: LeaderEpoch,
         wall: WallMs,
+        awaited: Awaited,
     ) -> Result<Sequence, AppendError> {
         let mut header = *BatchHeader::view(batch).expect("the caller checked the batch");
         assert_eq!(header.size_bytes(), Some(batch.len()), "the caller passes exactly one batch");
@@ -176,6 +178,10 @@ impl Lane {
             self.debts_count += 1;
         }
         let item = self.journal.push_append(log, place, batch.len() as u64, partition.log_end);
+        match awaited {
+            Awaited::Yes => self.journal.make_urgent(),
+            Awaited::No => _ = self.cycle.waits_since.get_or_insert(self.now),
+        }
         self.journal.collect(&self.partitions);
         self.stats.appended_bytes += batch.len() as u64;
         self.stats.appends_count += 1;

@@ -59,7 +59,7 @@ pub use directory::{list_lanes, prepare_dir};
 pub use dump::{dump_dir, dump_file};
 pub use lane::{Lane, SegmentInfo};
 pub use options::{
-    AppendError, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError,
+    AppendError, Awaited, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError,
     RecoveryReport, Sequence,
 };
 pub use plan::{Plan, PlanRange, PlanStart, Resolved};

@@ -109,6 +109,14 @@ impl LaneOptions {
     }
 }
 
+/// Whether somebody waits for an append to be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    Yes,
+    /// `ack.durability=relaxed`: it was acknowledged from memory.
+    No,
+}
+
 /// Settings of a partition that shape its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionSettings {

@@ -23,19 +23,53 @@ pub struct Inbound {
     from: usize,
 }
 
-/// A buffer of a handled frame above this is given back instead of kept for the next one.
-const KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A connection between frames keeps a buffer of this size at most; larger ones go back to the shard's.
+const OWN_BYTES_MAX: usize = 64 * 1024;
+
+/// Buffers for large frames, shared by a shard's connections: fresh memory for each frame would cost
+/// more than the copy into it.
+#[derive(Debug, Default)]
+pub struct FrameBuffers {
+    free: Vec<Vec<u8>>,
+    sum_bytes: usize,
+}
+
+impl FrameBuffers {
+    const SUM_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+    /// An empty buffer with room for `bytes`.
+    fn take(&mut self, bytes: usize) -> Vec<u8> {
+        match self.free.iter().position(|buffer| buffer.capacity() >= bytes) {
+            Some(index) => {
+                let buffer = self.free.swap_remove(index);
+                self.sum_bytes -= buffer.capacity();
+                buffer
+            }
+            None => Vec::with_capacity(bytes),
+        }
+    }
+
+    pub fn give(&mut self, mut buffer: Vec<u8>) {
+        let bytes = buffer.capacity();
+        if bytes > OWN_BYTES_MAX && self.sum_bytes + bytes <= Self::SUM_BYTES_MAX {
+            buffer.clear();
+            self.sum_bytes += bytes;
+            self.free.push(buffer);
+        }
+    }
+}
 
 impl Inbound {
     /// Handles every whole frame in what is pending and `bytes`.
     pub fn push(
         &mut self,
         mut bytes: &[u8],
+        buffers: &mut FrameBuffers,
         limit_bytes: impl Fn(&[u8]) -> usize,
         mut handle: impl FnMut(&[u8]) -> Flow,
     ) -> Result<Flow, FrameError> {
         if self.pending_bytes() > 0 {
-            bytes = match self.top_up(bytes, &limit_bytes)? {
+            bytes = match self.top_up(bytes, buffers, &limit_bytes)? {
                 Some(rest) => rest,
                 None => return Ok(Flow::Continue),
             };
@@ -44,18 +78,20 @@ impl Inbound {
             let handled = handle_all(&pending[self.from..], &limit_bytes, &mut handle);
             self.pending = pending;
             let (handled_bytes, flow) = handled?;
-            self.drop_handled(handled_bytes);
+            self.drop_handled(handled_bytes, buffers);
             if flow == Flow::Pause || self.pending_bytes() > 0 {
-                self.keep(bytes);
+                self.keep(bytes, buffers);
                 return Ok(flow);
             }
         }
         let (handled_bytes, flow) = handle_all(bytes, &limit_bytes, &mut handle)?;
         let rest = &bytes[handled_bytes..];
         if !rest.is_empty() {
-            if let Split::Need(Some(need_bytes)) = split(rest, limit_bytes(rest))? {
-                self.pending.reserve_exact(need_bytes.max(rest.len()));
-            }
+            let need_bytes = match split(rest, limit_bytes(rest))? {
+                Split::Need(Some(need_bytes)) => need_bytes,
+                _ => 0,
+            };
+            self.make_room(need_bytes.max(rest.len()), buffers);
             self.pending.extend_from_slice(rest);
         }
         Ok(flow)
@@ -63,13 +99,13 @@ impl Inbound {
 
     /// What was handled stays in front until the buffer is empty or would have to grow: moving the
     /// rest up after every frame would cost the whole buffer each time.
-    fn drop_handled(&mut self, handled_bytes: usize) {
+    fn drop_handled(&mut self, handled_bytes: usize, buffers: &mut FrameBuffers) {
         self.from += handled_bytes;
         if self.from == self.pending.len() {
             self.from = 0;
             self.pending.clear();
-            if self.pending.capacity() > KEPT_BYTES_MAX {
-                self.pending = Vec::new();
+            if self.pending.capacity() > OWN_BYTES_MAX {
+                buffers.give(std::mem::take(&mut self.pending));
             }
         }
     }
@@ -79,6 +115,7 @@ impl Inbound {
     fn top_up<'a>(
         &mut self,
         mut bytes: &'a [u8],
+        buffers: &mut FrameBuffers,
         limit_bytes: &impl Fn(&[u8]) -> usize,
     ) -> Result<Option<&'a [u8]>, FrameError> {
         loop {
@@ -89,7 +126,7 @@ impl Inbound {
             }
             let missing_bytes = need_bytes.unwrap_or(LENGTH_BYTES) - pending.len();
             let (taken, rest) = bytes.split_at(missing_bytes.min(bytes.len()));
-            self.make_room(missing_bytes);
+            self.make_room(missing_bytes, buffers);
             self.pending.extend_from_slice(taken);
             bytes = rest;
         }
@@ -97,17 +134,31 @@ impl Inbound {
     }
 
     /// Keeps bytes that came while the connection was paused.
-    pub fn keep(&mut self, bytes: &[u8]) {
-        self.make_room(bytes.len());
+    pub fn keep(&mut self, bytes: &[u8], buffers: &mut FrameBuffers) {
+        self.make_room(bytes.len(), buffers);
         self.pending.extend_from_slice(bytes);
     }
 
     /// Grows by doubling, but never beyond what a frame needs by more than that.
-    fn make_room(&mut self, bytes: usize) {
-        if self.pending.capacity() - self.pending.len() < bytes {
-            self.pending.drain(..std::mem::take(&mut self.from));
-            self.pending.reserve(bytes);
+    fn make_room(&mut self, bytes: usize, buffers: &mut FrameBuffers) {
+        if self.pending.capacity() - self.pending.len() >= bytes {
+            return;
         }
+        let unhandled = &self.pending[self.from..];
+        let need_bytes = unhandled.len() + bytes;
+        if need_bytes <= self.pending.capacity() {
+            self.pending.drain(..self.from);
+        } else {
+            let mut larger = buffers.take(need_bytes.max(2 * unhandled.len()));
+            larger.extend_from_slice(unhandled);
+            buffers.give(std::mem::replace(&mut self.pending, larger));
+        }
+        self.from = 0;
+    }
+
+    /// The buffer of a connection that ends.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.pending
     }
 
     pub fn pending_bytes(&self) -> usize {
@@ -154,13 +205,14 @@ mod tests {
                 })
                 .collect();
             let stream: Vec<u8> = bodies.iter().flat_map(|body| frame(body)).collect();
-            let mut inbound = Inbound::default();
+            let (mut inbound, mut buffers) = (Inbound::default(), FrameBuffers::default());
             let mut got: Vec<Vec<u8>> = Vec::new();
             let mut at = 0;
             while at < stream.len() || inbound.pending_bytes() > 0 {
                 let end = (at + random.below(400) as usize).min(stream.len());
                 let flow = inbound.push(
                     &stream[at..end],
+                    &mut buffers,
                     |_| 1000,
                     |frame| {
                         got.push(frame.to_vec());
@@ -175,9 +227,31 @@ mod tests {
     }
 
     #[test]
+    fn large_frames_share_their_buffers_within_a_bound() {
+        let (mut inbound, mut buffers) = (Inbound::default(), FrameBuffers::default());
+        let large = frame(&vec![7; 300_000]);
+        let mut first = None;
+        for _ in 0..3 {
+            for piece in large.chunks(65_536) {
+                let flow = inbound.push(piece, &mut buffers, |_| 1 << 20, |_| Flow::Continue);
+                assert_eq!(flow.ok(), Some(Flow::Continue));
+            }
+            assert_eq!(inbound.pending.capacity(), 0, "between frames nothing large is kept");
+            let buffer = buffers.free[0].as_ptr();
+            assert_eq!(*first.get_or_insert(buffer), buffer);
+        }
+        for _ in 0..100 {
+            buffers.give(Vec::with_capacity(1 << 20));
+        }
+        let kept: usize = buffers.free.iter().map(Vec::capacity).sum();
+        assert!(kept == buffers.sum_bytes && kept <= FrameBuffers::SUM_BYTES_MAX, "{kept}");
+    }
+
+    #[test]
     fn an_announced_length_commits_no_memory() {
-        let mut inbound = Inbound::default();
-        let flow = inbound.push(&(90u32 << 20).to_be_bytes(), |_| 100 << 20, |_| Flow::Continue);
+        let (mut inbound, mut buffers) = (Inbound::default(), FrameBuffers::default());
+        let announced = (90u32 << 20).to_be_bytes();
+        let flow = inbound.push(&announced, &mut buffers, |_| 100 << 20, |_| Flow::Continue);
         assert_eq!(flow.ok(), Some(Flow::Continue));
         assert_eq!(inbound.pending_bytes(), 4);
     }

@@ -109,7 +109,7 @@ pub const SETTINGS: &[Setting] = &[
         "ack.durability",
         SettingType::Text,
         "durable",
-        "When a record is acknowledged: 'durable' after the flush, so that it survives a power cut; 'relaxed' after the append in memory, as Apache Kafka does. Corelane's own setting.",
+        "When a record is acknowledged: 'durable' after the flush, so that it survives a power cut; 'relaxed' after the append in memory: a power cut or a killed process may take the records of the last milliseconds. Corelane's own setting.",
     ),
     setting(
         "cleanup.policy",

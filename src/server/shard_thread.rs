@@ -28,6 +28,8 @@ const COLD_REQUEST_BYTES_MAX: usize = 8 << 20;
 
 /// Files of a lane's journal.
 const JOURNAL_FILES_COUNT: u32 = 4;
+/// A batch of the default `message.max.bytes` and what came with it, in one device write.
+const GROUP_BYTES_MAX: u64 = 4 << 20;
 
 pub struct ShardSetup {
     pub id: ShardId,
@@ -137,7 +139,7 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
         options.journal_files_count = JOURNAL_FILES_COUNT;
         options.tail_pool_bytes = setup.config.tail_pool_bytes.min(setup.config.journal_bytes / 2);
         options.group_bytes_max =
-            (1 << 20).min(setup.config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32;
+            GROUP_BYTES_MAX.min(setup.config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32;
         let (recovered, report) = Lane::recover(&mut ring, options)
             .map_err(|error| format!("lane {} can't be recovered: {error}", lane.0))?;
         if let Some(torn) = &report.torn_group {

@@ -11,7 +11,7 @@ use crate::base::slab::{Key, Slab};
 use crate::catalog::image::Fnv;
 use crate::net::Connection;
 use crate::net::connection::Receiver;
-use crate::net::inbound::{Flow, Inbound};
+use crate::net::inbound::{Flow, FrameBuffers, Inbound};
 use crate::net::outbound::Next;
 use crate::protocol::frame::FrameError;
 use crate::ring::{IoError, ListenerId, ReceivedBytes, Ring, SocketId, Token};
@@ -67,6 +67,7 @@ pub struct Clients {
     /// Connections with something to send or to go on reading, once each.
     dirty: Vec<Key>,
     limits: ClientLimits,
+    frame_buffers: FrameBuffers,
     pub counts: ClientCounts,
     /// Draining: new connections are closed, requests in flight answered.
     pub draining: bool,
@@ -80,6 +81,7 @@ impl Clients {
             listeners,
             dirty: Vec::new(),
             limits,
+            frame_buffers: FrameBuffers::default(),
             counts: ClientCounts::default(),
             draining: false,
         }
@@ -157,13 +159,15 @@ impl Core {
         }
         if connection.paused {
             // Reading was stopped, but bytes were on their way: they wait with the others.
-            connection.inbound.keep(bytes);
+            connection.inbound.keep(bytes, &mut self.clients.frame_buffers);
             return;
         }
         let mut inbound = std::mem::take(&mut connection.inbound);
         let limits = self.clients.limits;
         let limit = |prefix: &[u8]| limits.frame_bytes_max(prefix);
-        let result = inbound.push(bytes, limit, |frame| self.on_frame(key, frame));
+        let mut buffers = std::mem::take(&mut self.clients.frame_buffers);
+        let result = inbound.push(bytes, &mut buffers, limit, |frame| self.on_frame(key, frame));
+        self.clients.frame_buffers = buffers;
         self.after_feed(key, inbound, result);
     }
 
@@ -244,6 +248,7 @@ impl Core {
         let Some(connection) = self.clients.connections.remove(key) else { return };
         self.clients.sockets.remove(&connection.socket);
         ring.disconnect(connection.socket);
+        self.clients.frame_buffers.give(connection.inbound.into_buffer());
         self.forget_requests_of(key);
     }
 

@@ -9,7 +9,7 @@ use crate::base::ids::{LaneId, MonotonicNs, Offset, ShardId, TopicPartition, Wal
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
-use crate::log::{AppendError, Lane, LaneEvent, LogId, PartitionSettings, Plan};
+use crate::log::{AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan};
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
 use crate::partition::topic_config::TimestampType;
@@ -366,8 +366,9 @@ impl Storage {
                 });
                 outcome.base_offset = lane.log_end(partition.log);
                 let bytes = stamped.as_deref().unwrap_or(batch);
-                let appended =
-                    lane.append(partition.log, bytes, outcome.base_offset, partition.leader_epoch, wall);
+                let awaited = if partition.is_relaxed() { Awaited::No } else { Awaited::Yes };
+                let (base_offset, epoch) = (outcome.base_offset, partition.leader_epoch);
+                let appended = lane.append(partition.log, bytes, base_offset, epoch, wall, awaited);
                 match appended {
                     Ok(_) => {}
                     Err(AppendError::Busy) => return Tried::NoRoom,

@@ -4,7 +4,7 @@ use crate::log_files;
 use corelane::base::ids::{
     LaneId, LeaderEpoch, MonotonicNs, Offset, PartitionId, TopicId, TopicPartition, WallMs,
 };
-use corelane::log::{Lane, LaneOptions, PartitionSettings, prepare_dir};
+use corelane::log::{Awaited, Lane, LaneOptions, PartitionSettings, prepare_dir};
 use corelane::protocol::batch_builder::{BatchBuilder, BatchOptions};
 use corelane::protocol::compression::Codecs;
 use corelane::ring::sim::World;
@@ -45,7 +45,7 @@ pub fn lived_in() -> World {
             let mut builder = BatchBuilder::new(BatchOptions::default());
             builder.push(1000 + round, Some(b"key"), Some(&[round as u8; 700]), &[]);
             let batch = builder.finish(&mut Codecs::default());
-            if lane.append(*log, &batch, Offset(*end), LeaderEpoch(0), WALL).is_ok() {
+            if lane.append(*log, &batch, Offset(*end), LeaderEpoch(0), WALL, Awaited::Yes).is_ok() {
                 *end += 1;
             }
         }

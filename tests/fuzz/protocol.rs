@@ -2,7 +2,7 @@
 
 use corelane::base::checksum::crc32c;
 use corelane::base::ids::{ProducerEpoch, ProducerId};
-use corelane::net::inbound::{Flow, Inbound};
+use corelane::net::inbound::{Flow, FrameBuffers, Inbound};
 use corelane::protocol::api_versions::ApiVersionsRequest;
 use corelane::protocol::batch_body::{batch_records, recompress};
 use corelane::protocol::batch_builder::{BatchBuilder, BatchOptions};
@@ -44,11 +44,12 @@ pub fn inbound(input: &[u8]) {
 }
 
 fn frames_of(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {
-    let mut inbound = Inbound::default();
+    let (mut inbound, mut buffers) = (Inbound::default(), FrameBuffers::default());
     let mut frames = Vec::new();
     for piece in pieces {
         let flow = inbound.push(
             piece,
+            &mut buffers,
             |_| LIMIT_BYTES,
             |frame| {
                 frames.push(frame.to_vec());

@@ -8,7 +8,7 @@ use crate::base::ids::{
 use crate::base::random::Random;
 use crate::log::testing::Batch;
 use crate::log::{
-    AppendError, Lane, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, Plan, PlanStart,
+    AppendError, Awaited, Lane, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, Plan, PlanStart,
     ProducerTable, ReadError, RecoveryReport, Resolved, Sequence, prepare_dir,
 };
 use crate::protocol::record_batch::BatchHeader;
@@ -158,7 +158,8 @@ impl Harness {
         }
         let bytes = batch.to_bytes();
         let (epoch, wall) = (LeaderEpoch(self.epoch), WallMs(1_700_000_000_000));
-        let sequence = self.lane.append(partition.log, &bytes, Offset(base_offset), epoch, wall)?;
+        let awaited = if random.chance(1, 4) { Awaited::No } else { Awaited::Yes };
+        let sequence = self.lane.append(partition.log, &bytes, Offset(base_offset), epoch, wall, awaited)?;
         let patched = Batch { base_offset, leader_epoch: self.epoch, ..batch }.to_bytes();
         let end_offset = base_offset + i64::from(count);
         partition.batches.push(Stored { base_offset, end_offset, bytes: patched });

@@ -3,7 +3,7 @@
 use super::harness::{OWNER, id, settings};
 use crate::base::ids::{LaneId, LeaderEpoch, Offset, WallMs};
 use crate::log::testing::Batch;
-use crate::log::{Lane, LaneEvent, LaneOptions, PlanStart, Resolved, prepare_dir, verify};
+use crate::log::{Awaited, Lane, LaneEvent, LaneOptions, PlanStart, Resolved, prepare_dir, verify};
 use crate::ring::{Ring, RingOptions, Sleep};
 
 #[test]
@@ -29,10 +29,9 @@ fn appends_rolls_and_restarts_on_real_files() {
         while lane.durable_end(log).0 < target {
             if lane.log_end(log).0 < target {
                 let batch = Batch::new(lane.log_end(log).0, 1).sized(9_000);
-                if lane
-                    .append(log, &batch.to_bytes(), Offset(batch.base_offset), LeaderEpoch(0), WallMs(0))
-                    .is_ok()
-                {
+                let (offset, epoch) = (Offset(batch.base_offset), LeaderEpoch(0));
+                let appended = lane.append(log, &batch.to_bytes(), offset, epoch, WallMs(0), Awaited::Yes);
+                if appended.is_ok() {
                     expected.extend(batch.to_bytes());
                 }
             }
