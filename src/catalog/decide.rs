@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::image::Catalog;
 use super::record::{MetadataRecord, Replica};
-use crate::partition::topic_config::{SettingError, TopicConfig};
 use super::topic_name::{self, NameError};
 use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId};
+use crate::partition::topic_config::{SettingError, TopicConfig};
 
 /// Partitions of one topic: a bound on what one request can make the broker hold.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;

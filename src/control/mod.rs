@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 
 use crate::base::ids::{NodeId, TopicId};
 use crate::catalog::decide::{CreationDefaults, Refusal};
-use crate::partition::topic_config::TopicConfig;
 use crate::catalog::{Catalog, MetadataRecord};
+use crate::partition::topic_config::TopicConfig;
 use command::{ControlCommand, ControlEvent, ControlOutcome, TopicOutcome, TopicRef};
 use quorum::{Quorum, QuorumError};
 

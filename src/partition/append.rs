@@ -4,8 +4,8 @@ use super::Partition;
 use super::idempotence::{SequenceError, Sequenced, check_sequence};
 use super::timestamps;
 use crate::base::ids::WallMs;
-use crate::partition::topic_config::CompressionType;
 use crate::log::{Producer, ProducerBatch};
+use crate::partition::topic_config::CompressionType;
 use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::BatchHeader;
 

@@ -17,8 +17,8 @@ pub mod waiters;
 use std::rc::Rc;
 
 use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
-use crate::partition::topic_config::{AckDurability, TopicConfig};
 use crate::log::LogId;
+use crate::partition::topic_config::{AckDurability, TopicConfig};
 use waiters::Waiters;
 
 pub struct Partition {

@@ -104,6 +104,7 @@ impl Shard {
         cells.set(Metric::RequestsInFlight, self.core.requests.len() as u64);
         cells.set(Metric::Partitions, self.core.storage.partitions_count() as u64);
         cells.set(Metric::FetchSessions, self.core.sessions.len() as u64);
+        cells.set(Metric::PlansHeld, self.core.storage.plans.len() as u64);
         for lane in &self.core.storage.lanes {
             let stats = lane.stats();
             cells.set(Metric::CommitGroups, stats.groups_count);

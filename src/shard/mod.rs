@@ -24,6 +24,8 @@ pub mod scan;
 pub mod spare;
 pub mod storage;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 pub mod worker;
 
@@ -267,7 +269,7 @@ impl Shard {
             Mail::Progress { request } => self.core.on_progress(request),
             Mail::Window { plan, bytes_max, reply_to } => self.on_window_asked(plan, bytes_max, reply_to),
             Mail::WindowDone { request, window } => self.core.on_window(&mut self.ring, request, window),
-            Mail::Release { plan } => self.core.release_own(plan),
+            Mail::Release { plan } => self.core.release(plan),
             Mail::Recompressed { target, batch } => self.core.on_recompressed(target, batch),
             Mail::Stop => self.core.begin_stop(&mut self.ring),
         }

@@ -222,7 +222,7 @@ impl Core {
             LaneEvent::Durable { log, .. } => self.on_durable(lane, log),
             LaneEvent::Room => self.room = true,
             LaneEvent::Planned { read, plan } => self.on_plan_found(read, plan),
-            LaneEvent::Window { read, window } => self.on_window_read(ring, lane, read, window),
+            LaneEvent::Window { read, window } => self.on_window_read(ring, read, window),
             LaneEvent::Dropped { .. } => {}
             LaneEvent::Fenced { what } => self.on_fenced(lane, &what),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::ops::Range;
 
 use super::command::AppendOptions;
 use super::worker::{Job, WorkerHandle};
@@ -9,14 +10,14 @@ use crate::base::ids::{LaneId, MonotonicNs, Offset, ShardId, TopicPartition, Wal
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
-use crate::log::{AppendError, Lane, LaneEvent, LogId, PartitionSettings, Plan};
+use crate::log::{AppendError, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved};
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
 use crate::partition::topic_config::TimestampType;
 use crate::partition::waiters::{AppendOutcome, ProduceWaiter, ReplyTo};
 use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::{self, BatchHeader};
-use crate::ring::{Completion, Ring};
+use crate::ring::{Completion, IoBuffer, Ring};
 
 /// Replicas of every partition, the leader included, until replication exists.
 const REPLICAS_COUNT: u32 = 1;
@@ -82,13 +83,19 @@ enum Tried {
 pub struct HeldPlan {
     pub lane: usize,
     pub log: LogId,
-    /// `None` while the disk is asked where it begins.
-    pub plan: Option<Plan>,
     pub owner: PlanOwner,
+    pub state: PlanState,
+}
+
+/// Where a plan that is held stands.
+pub enum PlanState {
+    /// The disk is asked where it begins; nobody knows its id yet.
+    Starting,
+    Ready(Plan),
     /// A window of it is being read from disk.
-    pub reading: bool,
-    /// The fetch was answered otherwise; release it as soon as it is here.
-    pub abandoned: bool,
+    Reading(Plan),
+    /// Released while a window was being read: its lease ends when that completes.
+    Abandoned(Plan),
 }
 
 pub struct Storage {
@@ -110,12 +117,6 @@ pub struct Storage {
     worker: WorkerHandle,
     /// None but in a test of tests.
     pub control: Control,
-}
-
-impl HeldPlan {
-    pub fn new(lane: usize, log: LogId, owner: PlanOwner) -> Self {
-        Self { lane, log, plan: None, owner, reading: false, abandoned: false }
-    }
 }
 
 impl Storage {
@@ -487,6 +488,72 @@ impl Storage {
             .flat_map(|partition| partition.waiters.drain_produce())
             .map(|waiter| waiter.reply_to)
             .collect()
+    }
+
+    // ---- Plans -------------------------------------------------------------------------------
+
+    /// A place for a plan that begins.
+    pub fn hold_plan(&mut self, lane: usize, log: LogId, owner: PlanOwner) -> Key {
+        self.plans.insert(HeldPlan { lane, log, owner, state: PlanState::Starting })
+    }
+
+    /// Hands out the next bytes of a plan, as `Lane::resolve` does; `None` when it isn't there.
+    pub fn resolve_plan(&mut self, held: Key, bytes_max: usize, out: &mut Vec<u8>) -> Option<Resolved> {
+        let HeldPlan { lane, state, .. } = self.plans.get_mut(held)?;
+        let PlanState::Ready(mut plan) = std::mem::replace(state, PlanState::Starting) else {
+            unreachable!("one window at a time")
+        };
+        let resolved = self.lanes[*lane].resolve(&mut plan, bytes_max, out, held.to_u56());
+        *state = match resolved {
+            Resolved::Pending => PlanState::Reading(plan),
+            Resolved::Copied(_) | Resolved::Finished => PlanState::Ready(plan),
+        };
+        Some(resolved)
+    }
+
+    /// Ends a plan's lease, at once or with the read in progress.
+    pub fn release_plan(&mut self, held: Key) {
+        let Some(HeldPlan { lane, state, .. }) = self.plans.get_mut(held) else { return };
+        match std::mem::replace(state, PlanState::Starting) {
+            PlanState::Ready(plan) => {
+                self.lanes[*lane].release(plan);
+                self.plans.remove(held);
+            }
+            PlanState::Reading(plan) => *state = PlanState::Abandoned(plan),
+            PlanState::Starting | PlanState::Abandoned(_) => {
+                unreachable!("a plan is released once, by who was given its id")
+            }
+        }
+    }
+
+    /// The window that was asked for is here, or can't be read; appends it to `out`. Whom it is for,
+    /// `None` when the plan was released meanwhile.
+    pub fn window_read(
+        &mut self,
+        held: Key,
+        window: Option<(IoBuffer, Range<usize>)>,
+        out: &mut Vec<u8>,
+    ) -> Option<PlanOwner> {
+        let HeldPlan { lane, owner, state, .. } = self.plans.get_mut(held).expect("held while it is read");
+        let (lane, owner) = (*lane, *owner);
+        match std::mem::replace(state, PlanState::Starting) {
+            PlanState::Reading(mut plan) => {
+                if let Some((buffer, range)) = &window {
+                    out.extend_from_slice(&buffer[range.clone()]);
+                    plan.advance(range.len() as u64);
+                }
+                *state = PlanState::Ready(plan);
+            }
+            PlanState::Abandoned(plan) => {
+                self.lanes[lane].release(plan);
+                self.plans.remove(held);
+            }
+            PlanState::Starting | PlanState::Ready(_) => unreachable!("a window is awaited"),
+        }
+        if let Some((buffer, _)) = window {
+            self.lanes[lane].give_back(buffer);
+        }
+        self.plans.get(held).map(|_| owner)
     }
 
     /// Starts commit groups where entries wait and none is in flight.
