@@ -340,6 +340,10 @@ impl Storage {
         };
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
         let lane = &mut self.lanes[partition.lane];
+        if lane.fenced().is_some() {
+            // Nothing becomes durable any more: a duplicate would wait for its original for ever.
+            return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
+        }
         let past = header.producer().and_then(|(id, _)| lane.producers(partition.log).get(id));
         let verdict =
             partition.check_append(header, batch.len(), past, options.all_replicas, REPLICAS_COUNT, wall);

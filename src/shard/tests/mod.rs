@@ -1,6 +1,7 @@
 //! Shards on a simulated machine, turned one by one, so that a test decides what happens in between.
 
 mod counts;
+mod fenced;
 mod plans;
 
 use std::net::SocketAddr;
