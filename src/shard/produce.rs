@@ -200,7 +200,7 @@ impl Core {
         let produces: Vec<ReplyTo> =
             partition.waiters.drain_produce().map(|waiter| waiter.reply_to).collect();
         for reply_to in produces {
-            self.on_appended(reply_to, Err(refusal));
+            self.on_appended(reply_to, Err(refusal.clone()));
         }
         let fetches: Vec<ReplyTo> = partition.waiters.drain_fetch().collect();
         for waiter in fetches {
@@ -242,7 +242,7 @@ impl Core {
     }
 
     /// The worker has sent a batch back.
-    pub fn on_recompressed(&mut self, target: TopicPartition, batch: Option<Vec<u8>>) {
+    pub fn on_recompressed(&mut self, target: TopicPartition, batch: Result<Vec<u8>, AppendRefusal>) {
         for (reply_to, outcome) in self.storage.rewritten(target, batch, self.wall) {
             self.on_appended(reply_to, outcome);
         }

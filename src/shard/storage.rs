@@ -5,7 +5,7 @@ use std::hash::BuildHasherDefault;
 use std::ops::Range;
 
 use super::command::AppendOptions;
-use super::worker::{Job, WorkerHandle};
+use super::worker::{self, Chore, Job, WorkerHandle};
 use crate::base::ids::{LaneId, MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
@@ -15,7 +15,7 @@ use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
 use crate::partition::topic_config::TimestampType;
 use crate::partition::waiters::{AppendOutcome, ProduceWaiter, ReplyTo};
-use crate::protocol::compression::Codec;
+use crate::protocol::compression::{Codec, Codecs};
 use crate::protocol::record_batch::{self, BatchHeader};
 use crate::ring::{Completion, IoBuffer, Ring};
 
@@ -34,6 +34,7 @@ struct Stalled {
     batch: Vec<u8>,
     options: AppendOptions,
     reply_to: ReplyTo,
+    rewrite: Rewrite,
 }
 
 /// Whether a batch may have to go through the worker first.
@@ -56,7 +57,7 @@ pub enum Control {
 }
 
 /// How an append went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Appended {
     Done(Result<AppendOutcome, AppendRefusal>),
     /// The outcome follows through the waiters, or when there is room.
@@ -287,11 +288,12 @@ impl Storage {
         wall: WallMs,
     ) -> Appended {
         if !self.stalled.is_empty() {
-            self.stall(target, batch, options, reply_to);
+            self.stall(target, batch, options, reply_to, Rewrite::Wanted);
             return Appended::Waiting;
         }
         if self.rewriting.contains_key(&target) {
-            self.wait_behind_worker(Stalled { target, batch: batch.to_vec(), options, reply_to });
+            let rewrite = Rewrite::Wanted;
+            self.wait_behind_worker(Stalled { target, batch: batch.to_vec(), options, reply_to, rewrite });
             return Appended::Waiting;
         }
         self.append_or_stall(target, batch, options, reply_to, wall, Rewrite::Wanted)
@@ -309,7 +311,7 @@ impl Storage {
         match self.append_now(target, batch, options, reply_to, wall, rewrite) {
             Tried::Appended(appended) => appended,
             Tried::NoRoom => {
-                self.stall(target, batch, options, reply_to);
+                self.stall(target, batch, options, reply_to, rewrite);
                 Appended::Waiting
             }
         }
@@ -321,8 +323,15 @@ impl Storage {
         self.rewriting.entry(stalled.target).or_default().push_back(stalled);
     }
 
-    fn stall(&mut self, target: TopicPartition, batch: &[u8], options: AppendOptions, reply_to: ReplyTo) {
-        self.stalled.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to });
+    fn stall(
+        &mut self,
+        target: TopicPartition,
+        batch: &[u8],
+        options: AppendOptions,
+        reply_to: ReplyTo,
+        rewrite: Rewrite,
+    ) {
+        self.stalled.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to, rewrite });
     }
 
     fn append_now(
@@ -359,9 +368,19 @@ impl Storage {
                 original.last_offset.plus(1)
             }
             Ok(Verdict::Append) => {
-                if let Some(codec) = partition.codec_wanted(header).filter(|_| rewrite == Rewrite::Wanted) {
-                    self.send_to_worker(target, batch, codec, options, reply_to);
-                    return Tried::Appended(Appended::Waiting);
+                if rewrite == Rewrite::Wanted {
+                    let codec = partition.codec_wanted(header);
+                    let mut chore = Chore { codec, needs_keys: partition.needs_keys() };
+                    if chore.needs_keys && header.codec_number() == Codec::None.number() {
+                        if let Err(refusal) = worker::check_keys(batch, &mut Codecs::default()) {
+                            return Tried::Appended(Appended::Done(Err(refusal)));
+                        }
+                        chore.needs_keys = false;
+                    }
+                    if chore.codec.is_some() || chore.needs_keys {
+                        self.send_to_worker(target, batch, chore, options, reply_to);
+                        return Tried::Appended(Appended::Waiting);
+                    }
                 }
                 let stamped = (partition.config.timestamp_type == TimestampType::LogAppendTime).then(|| {
                     outcome.log_append_time_ms = wall.0;
@@ -406,21 +425,22 @@ impl Storage {
         &mut self,
         target: TopicPartition,
         batch: &[u8],
-        codec: Codec,
+        chore: Chore,
         options: AppendOptions,
         reply_to: ReplyTo,
     ) {
         let queue = self.rewriting.entry(target).or_default();
         // The front of the queue is with the worker; its bytes are not kept twice.
-        queue.push_front(Stalled { target, batch: Vec::new(), options, reply_to });
-        self.worker.send(Job { shard: self.shard, target, batch: batch.to_vec(), codec });
+        let rewrite = Rewrite::Wanted;
+        queue.push_front(Stalled { target, batch: Vec::new(), options, reply_to, rewrite });
+        self.worker.send(Job { shard: self.shard, target, batch: batch.to_vec(), chore });
     }
 
     /// Appends what the worker sent back, and what waited behind it as far as it goes.
     pub fn rewritten(
         &mut self,
         target: TopicPartition,
-        batch: Option<Vec<u8>>,
+        batch: Result<Vec<u8>, AppendRefusal>,
         wall: WallMs,
     ) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
         let mut outcomes = Vec::new();
@@ -435,8 +455,8 @@ impl Storage {
             }
         };
         let appended = match batch {
-            None => Appended::Done(Err(AppendRefusal::Undecodable)),
-            Some(batch) => {
+            Err(refusal) => Appended::Done(Err(refusal)),
+            Ok(batch) => {
                 self.append_or_stall(target, &batch, first.options, first.reply_to, wall, Rewrite::Done)
             }
         };
@@ -463,13 +483,13 @@ impl Storage {
     pub fn retry_stalled(&mut self, wall: WallMs) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
         let mut outcomes = Vec::new();
         while let Some(stalled) = self.stalled.pop_front() {
-            let Stalled { target, ref batch, options, reply_to } = stalled;
+            let Stalled { target, ref batch, options, reply_to, rewrite } = stalled;
             let waits_behind_worker = self.rewriting.contains_key(&target);
             let tried = if waits_behind_worker {
                 self.wait_behind_worker(stalled);
                 continue;
             } else {
-                self.append_now(target, batch, options, reply_to, wall, Rewrite::Wanted)
+                self.append_now(target, batch, options, reply_to, wall, rewrite)
             };
             match tried {
                 Tried::NoRoom => {
