@@ -3,7 +3,13 @@
 use super::case::Case;
 use super::messages::{Topic, batch, batch_of, changed, now_ms, produce, produce_frame, read_produce};
 use corelane::base::ids::TopicId;
+use corelane::protocol::api_key::ApiKey;
 use corelane::protocol::batch_builder::{BatchBuilder, BatchOptions};
+use corelane::protocol::cold::delete_topics_request::{DeleteTopicState, DeleteTopicsRequestData};
+use corelane::protocol::cold::delete_topics_response::DeleteTopicsResponseData;
+use corelane::protocol::cold::metadata_request::{MetadataRequestData, MetadataRequestTopic};
+use corelane::protocol::cold::metadata_response::MetadataResponseData;
+use corelane::protocol::cold::text;
 use corelane::protocol::compression::{Codec, Codecs};
 
 #[test]
@@ -140,6 +146,33 @@ fn row_43_unknown_ids_and_partitions_are_named_as_such() {
         assert_eq!(answer.error, 100, "{id:?}");
     }
     case.bystander_works();
+    case.sent(&wire);
+    case.finish();
+}
+
+/// No request that clients send is answered 103: Produce and Fetch name a topic in one way per version.
+/// DeleteTopics can name one in two ways, which Kafka refuses even where they belong together.
+#[test]
+fn row_43_a_topic_by_name_and_id_at_once_is_not_deleted() {
+    let mut case = Case::new("row43delete", &[]);
+    let mut wire = case.connect();
+    let named = MetadataRequestTopic { name: Some(text("target123")), ..MetadataRequestTopic::default() };
+    let request = MetadataRequestData { topics: Some(vec![named]), ..MetadataRequestData::default() };
+    let known: MetadataResponseData = wire.ask(ApiKey::Metadata, 12, &request);
+    let id = known.topics[0].topic_id;
+    for name in ["bystander", "target123", "nobody"] {
+        let state = DeleteTopicState { name: Some(text(name)), topic_id: id, ..DeleteTopicState::default() };
+        let request = DeleteTopicsRequestData {
+            topics: vec![state],
+            timeout_ms: 30_000,
+            ..DeleteTopicsRequestData::default()
+        };
+        let answer: DeleteTopicsResponseData = wire.ask(ApiKey::DeleteTopics, 6, &request);
+        assert_eq!(answer.responses[0].error_code, 42, "{name}");
+        case.bystander_works();
+    }
+    let again: MetadataResponseData = wire.ask(ApiKey::Metadata, 12, &request);
+    assert_eq!((again.topics[0].error_code, again.topics[0].topic_id), (0, id));
     case.sent(&wire);
     case.finish();
 }
