@@ -191,11 +191,15 @@ impl Core {
         };
         state.phase = Phase::Streaming;
         let (origin, mut left) = (*origin, state.bytes_max);
-        let mut answers = Vec::with_capacity(state.parts.len());
+        // A fetch of very many partitions is kept once, not once per step.
+        let (mut parts, context) = (std::mem::take(&mut state.parts), &mut state.context);
+        let (session_id, incremental) = (context.session_id, context.incremental);
+        let targets = std::mem::take(&mut context.targets);
+        let mut answers = Vec::with_capacity(parts.len());
         let mut plans: Vec<PlanId> = Vec::new();
         let mut dropped: Vec<PlanId> = Vec::new();
-        for (part, target) in state.parts.iter_mut().zip(&state.context.targets) {
-            let planned = part.planned.take();
+        for (part, target) in parts.drain(..).zip(targets) {
+            let planned = part.planned;
             let mut bytes = 0;
             if let Some(Planned { plan: Some(plan), bytes: planned_bytes, .. }) = planned {
                 // The first plan is sent even if it is over the limit, so that the client gets on
@@ -211,11 +215,11 @@ impl Core {
             let error = part.error.unwrap_or(ErrorCode::None);
             let (high_watermark, log_start) =
                 planned.map_or((-1, -1), |planned| (planned.high_watermark.0, planned.log_start.0));
-            answers.push(PartitionAnswer { target: target.clone(), error, high_watermark, log_start, bytes });
+            answers.push(PartitionAnswer { target, error, high_watermark, log_start, bytes });
         }
-        let context = state.context.clone();
-        if context.session_id != 0 {
-            answers.retain(|answer| self.sessions.tell_answer(&context, answer));
+        drop(parts);
+        if session_id != 0 {
+            answers.retain(|answer| self.sessions.tell_answer(session_id, incremental, answer));
         }
         for plan in dropped {
             self.release(plan);
@@ -224,7 +228,7 @@ impl Core {
         let frame = fetch::respond(
             origin.version,
             origin.correlation_id,
-            context.session_id,
+            session_id,
             &answers,
             &self.context(origin),
             reused,
@@ -333,42 +337,30 @@ impl Shard {
         state.phase = Phase::Planning { outstanding: parts_count + 1, again: false };
         let watch_below_bytes = (now < state.deadline).then_some(state.min_bytes);
         let mut left = state.bytes_max;
-        let mut asks = Vec::with_capacity(state.parts.len());
-        let mut earlier = Vec::new();
-        for (part, target) in state.parts.iter_mut().zip(&state.context.targets) {
-            if let Some(Planned { plan: Some(plan), .. }) = part.planned.take() {
-                earlier.push(plan);
+        for index in 0..parts_count {
+            let state = self.core.fetch_mut(request).expect("not all are asked");
+            let (part, target) = (&mut state.parts[index as usize], &state.context.targets[index as usize]);
+            let (place, earlier) = (part.place, part.planned.take());
+            let command = PlanCommand {
+                leader_epoch: target.leader_epoch,
+                offset: target.offset,
+                bytes_max: target.bytes_max.min(left.max(1)),
+                watch_below_bytes,
+            };
+            if let Some(Planned { plan: Some(plan), .. }) = earlier {
+                self.core.release(plan);
             }
-            asks.push(part.place.map(|(id, owner)| {
-                let bytes_max = target.bytes_max;
-                (
-                    id,
-                    owner,
-                    PlanCommand {
-                        leader_epoch: target.leader_epoch,
-                        offset: target.offset,
-                        bytes_max,
-                        watch_below_bytes,
-                    },
-                )
-            }));
-        }
-        for plan in earlier {
-            self.core.release(plan);
-        }
-        for (index, ask) in asks.into_iter().enumerate() {
-            let reply_to = ReplyTo { shard: own, request, part: index as u32 };
-            let Some((target, owner, mut command)) = ask else {
+            let reply_to = ReplyTo { shard: own, request, part: index };
+            let Some((target, owner)) = place else {
                 self.core.fetch_part_known(request);
                 continue;
             };
-            command.bytes_max = command.bytes_max.min(left.max(1));
             if owner != own {
                 let command = PartitionCommand::Plan(command);
                 self.core.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
             } else if let Some(outcome) = self.plan(target, command, reply_to) {
                 left = left.saturating_sub(outcome.map_or(0, |planned| planned.bytes));
-                self.core.on_planned(request, index as u32, outcome);
+                self.core.on_planned(request, index, outcome);
             }
         }
         self.core.fetch_part_known(request);

@@ -60,6 +60,10 @@ use spare::Spare;
 use storage::{Appended, Storage};
 use timers::{Timer, Timers};
 
+/// Memory that a byte of a request costs which isn't read in place, while it is decoded and answered: a
+/// topic of two bytes becomes a hundred, but most bytes are of names.
+const DECODED_BYTES_PER_BYTE: usize = 16;
+
 /// How often connections are looked through for idle and stalled ones.
 const CONNECTIONS_LOOK_MS: u64 = 1000;
 
@@ -370,9 +374,13 @@ impl Core {
         header: &RequestHeader<'_>,
         body: &[u8],
     ) -> Result<(), RequestError> {
+        let frame_cost_bytes = match header.key {
+            ApiKey::ApiVersions => body.len(),
+            _ => body.len() * DECODED_BYTES_PER_BYTE,
+        };
         let origin = |core: &mut Self, version: i16| Origin {
             connection,
-            turn: core.open_turn(connection),
+            turn: core.open_turn(connection, frame_cost_bytes),
             key: header.key,
             version,
             correlation_id: header.correlation_id,

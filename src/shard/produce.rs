@@ -22,7 +22,7 @@ impl Core {
         let request = ProduceRequest::parse(origin.version, body)?;
         let silent = request.acks == 0;
         if !silent {
-            origin.turn = self.open_turn(origin.connection);
+            origin.turn = self.open_turn(origin.connection, body.len());
         }
         let parts = Vec::with_capacity(request.topics_count());
         let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
@@ -259,7 +259,8 @@ impl Core {
     }
 
     /// The place of the next response of a connection.
-    pub fn open_turn(&mut self, connection: Key) -> Turn {
-        self.clients.connections.get_mut(connection).expect("its frame is being handled").outbound.open()
+    pub fn open_turn(&mut self, connection: Key, cost_bytes: usize) -> Turn {
+        let connection = self.clients.connections.get_mut(connection).expect("its frame is being handled");
+        connection.outbound.open(cost_bytes)
     }
 }
