@@ -52,7 +52,7 @@ pub fn of_produce(error: &ProduceError) -> (ErrorCode, &'static str) {
             (ErrorCode::UnsupportedCompressionType, "zstd needs Produce version 7 or later")
         }
         ProduceError::Batch(error) => of_batch(*error),
-        ProduceError::Append(refusal) => of_append(*refusal),
+        ProduceError::Append(refusal) => of_append(refusal),
     }
 }
 
@@ -79,7 +79,7 @@ fn of_batch(error: BatchError) -> (ErrorCode, &'static str) {
     }
 }
 
-fn of_append(refusal: AppendRefusal) -> (ErrorCode, &'static str) {
+fn of_append(refusal: &AppendRefusal) -> (ErrorCode, &'static str) {
     match refusal {
         AppendRefusal::UnknownPartition => {
             (ErrorCode::UnknownTopicOrPartition, "this server does not host this topic-partition")
@@ -106,6 +106,12 @@ fn of_append(refusal: AppendRefusal) -> (ErrorCode, &'static str) {
             (ErrorCode::InvalidTxnState, "the producer has no transaction on this partition")
         }
         AppendRefusal::Undecodable => (ErrorCode::CorruptMessage, "the records can't be decompressed"),
+        AppendRefusal::MalformedRecords => {
+            (ErrorCode::InvalidRecord, "the records contradict the record batch's header")
+        }
+        AppendRefusal::WithoutKey { .. } => {
+            (ErrorCode::InvalidRecord, "a compacted topic's records have keys")
+        }
         AppendRefusal::StorageError => (ErrorCode::KafkaStorageError, "the log directory can't be written"),
         AppendRefusal::TimedOut => (ErrorCode::RequestTimedOut, "not durable within the request's timeout"),
     }
@@ -120,7 +126,9 @@ pub fn of_group_append(refusal: AppendRefusal) -> ErrorCode {
         AppendRefusal::Timestamp
         | AppendRefusal::Sequence(_)
         | AppendRefusal::NotInTransaction
-        | AppendRefusal::Undecodable => ErrorCode::UnknownServerError,
+        | AppendRefusal::Undecodable
+        | AppendRefusal::MalformedRecords
+        | AppendRefusal::WithoutKey { .. } => ErrorCode::UnknownServerError,
     }
 }
 

@@ -99,16 +99,16 @@ pub struct PartitionAnswer {
 
 impl FetchSessions {
     /// Remembers an answer in its session; false when an incremental response leaves it out.
-    pub fn tell_answer(&mut self, context: &FetchContext, answer: &PartitionAnswer) -> bool {
+    pub fn tell_answer(&mut self, session_id: i32, incremental: bool, answer: &PartitionAnswer) -> bool {
         let always = answer.bytes > 0 || answer.error.is_error();
         let told = self.tell(
-            context.session_id,
+            session_id,
             &answer.target,
             Offset(answer.high_watermark),
             Offset(answer.log_start),
             always,
         );
-        told || !context.incremental
+        told || !incremental
     }
 }
 

@@ -5,7 +5,8 @@
 //!            flush on durable topics.
 //! Versions:  v7 zstd (KIP-110); v8 record errors (KIP-467); v9 flexible; v10 current leader
 //!            (KIP-951); v13 topic ids (KIP-516).
-//! Deviations: the bodies of uncompressed records are not walked; versions 0 to 2 are refused though
+//! Deviations: the records of topics that aren't compacted are not walked; of the records without key that
+//!            a compacted topic refuses the first 100 of a batch are named; versions 0 to 2 are refused though
 //!            advertised, as in Kafka (KAFKA-18659).
 //! Sources:   message schemas ProduceRequest, ProduceResponse.
 
@@ -22,7 +23,7 @@ use crate::protocol::produce_response::{ProducePartitionResponse, ProduceRespons
 use crate::protocol::record_batch::{self, BatchError, BatchHeader};
 
 /// Why a partition's batch is refused before or by its partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProduceError {
     InvalidAcks,
     InvalidTopic,
@@ -148,6 +149,9 @@ impl ProducePart {
                 error_message: None,
                 current_leader: None,
             }),
+            Err(ProduceError::Append(AppendRefusal::WithoutKey { first, count })) => {
+                self.respond_without_key(first, *count, response);
+            }
             Err(error) => {
                 let (code, message) = error_map::of_produce(error);
                 let mut failed = ProducePartitionResponse::failed(self.partition, code, Some(message));
@@ -162,5 +166,29 @@ impl ProducePart {
                 response.partition(&failed);
             }
         }
+    }
+
+    /// In the words of Kafka's `LogValidator`.
+    fn respond_without_key(&self, first: &[i32], count: usize, response: &mut ProduceResponse<'_>) {
+        let message = format!(
+            "Compacted topic cannot accept message without key in topic partition {}-{}",
+            self.topic.name, self.partition.0
+        );
+        let errors: Vec<RecordError<'_>> =
+            first.iter().map(|place| RecordError { batch_index: *place, message: Some(&message) }).collect();
+        let shown: Vec<String> = first
+            .iter()
+            .take(3)
+            .map(|place| format!("RecordError(batchIndex={place}, message='{message}')"))
+            .collect();
+        let all = format!(
+            "One or more records have been rejected due to {count} record errors in total, and only showing the \
+             first three errors at most: [{}]",
+            shown.join(", ")
+        );
+        response.partition(&ProducePartitionResponse {
+            record_errors: &errors,
+            ..ProducePartitionResponse::failed(self.partition, ErrorCode::InvalidRecord, Some(&all))
+        });
     }
 }

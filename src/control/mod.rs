@@ -160,6 +160,11 @@ impl Control {
                 })
             }
             ControlCommand::DeleteTopics { topics } => self.decide_each(topics, false, |image, topic| {
+                if !topic.name.is_empty() && topic.topic_id != TopicId::NONE {
+                    // They may not belong together: nothing is deleted that the client may not mean.
+                    let why = "You may not specify both topic name and topic id.";
+                    return Err(Refusal::Request(why.to_string()));
+                }
                 let found = match &topic.name {
                     name if !name.is_empty() => image.topic(name),
                     _ => image.topic_by_id(topic.topic_id),

@@ -37,6 +37,7 @@ metrics! {
     RequestsInFlight, "corelane_requests_in_flight_count", Gauge, "Requests that wait for something now.";
     Partitions, "corelane_partitions_count", Gauge, "Partitions of this shard. Kafka: PartitionCount.";
     FetchSessions, "corelane_fetch_sessions_count", Gauge, "Fetch sessions kept. Kafka: NumIncrementalFetchSessions.";
+    PlansHeld, "corelane_plans_held_count", Gauge, "Reads of the log in progress; each keeps its segments on disk.";
     CommitGroups, "corelane_commit_groups", Counter, "Durable journal writes.";
     JournalBytes, "corelane_journal_written_bytes", Counter, "Bytes written to the journal.";
     TailBytes, "corelane_tail_pool_bytes", Gauge, "Memory of tail blocks.";

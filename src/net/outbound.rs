@@ -32,33 +32,39 @@ pub enum Next<'a, S> {
 /// `S` names a stream to whoever fills it.
 #[derive(Debug)]
 pub struct Outbound<S> {
-    slots: VecDeque<Slot<S>>,
+    /// Each with the cost of its request.
+    slots: VecDeque<(usize, Slot<S>)>,
     /// The turn of the first slot.
     first: u64,
+    /// Of all slots.
+    cost_bytes: usize,
 }
 
 impl<S> Default for Outbound<S> {
     fn default() -> Self {
-        Self { slots: VecDeque::new(), first: 0 }
+        Self { slots: VecDeque::new(), first: 0, cost_bytes: 0 }
     }
 }
 
 impl<S> Outbound<S> {
-    /// Opens a place at the end of the order.
-    pub fn open(&mut self) -> Turn {
-        self.slots.push_back(Slot::Waiting);
+    /// Opens a place at the end of the order, for a request that takes about `cost_bytes` of memory.
+    pub fn open(&mut self, cost_bytes: usize) -> Turn {
+        self.cost_bytes += cost_bytes;
+        self.slots.push_back((cost_bytes, Slot::Waiting));
         Turn(self.first + self.slots.len() as u64 - 1)
     }
 
     /// Gives up the place opened last: its request turned out not to be one.
     pub fn withdraw(&mut self, turn: Turn) {
         assert_eq!(turn.0, self.first + self.slots.len() as u64 - 1, "only the newest place is given up");
-        self.slots.pop_back();
+        if let Some((cost_bytes, _)) = self.slots.pop_back() {
+            self.cost_bytes -= cost_bytes;
+        }
     }
 
     fn slot(&mut self, turn: Turn) -> &mut Slot<S> {
         let index = turn.0.checked_sub(self.first).expect("a turn is answered once");
-        let slot = self.slots.get_mut(index as usize).expect("a turn was opened");
+        let (_, slot) = self.slots.get_mut(index as usize).expect("a turn was opened");
         assert!(matches!(slot, Slot::Waiting), "a turn is answered once");
         slot
     }
@@ -74,7 +80,7 @@ impl<S> Outbound<S> {
     /// Moves whole responses at the head of the order into `out` until it holds `bytes_max` or
     /// more; stops before a stream or one that waits.
     pub fn take(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Next<'_, S> {
-        while out.len() < bytes_max && matches!(self.slots.front(), Some(Slot::Ready(_))) {
+        while out.len() < bytes_max && matches!(self.slots.front(), Some((_, Slot::Ready(_)))) {
             let Some(Slot::Ready(response)) = self.pop() else { unreachable!("matched above") };
             if out.is_empty() {
                 *out = response;
@@ -83,7 +89,7 @@ impl<S> Outbound<S> {
             }
         }
         match self.slots.front_mut() {
-            Some(Slot::Stream(stream)) => Next::Stream(stream),
+            Some((_, Slot::Stream(stream))) => Next::Stream(stream),
             _ => Next::Nothing,
         }
     }
@@ -95,7 +101,8 @@ impl<S> Outbound<S> {
     }
 
     fn pop(&mut self) -> Option<Slot<S>> {
-        let slot = self.slots.pop_front()?;
+        let (cost_bytes, slot) = self.slots.pop_front()?;
+        self.cost_bytes -= cost_bytes;
         self.first += 1;
         Some(slot)
     }
@@ -109,9 +116,14 @@ impl<S> Outbound<S> {
         self.slots.is_empty()
     }
 
+    /// What the requests of those responses cost.
+    pub fn cost_bytes(&self) -> usize {
+        self.cost_bytes
+    }
+
     /// The streams that will never be filled, when the connection ends.
     pub fn drain_streams(&mut self) -> impl Iterator<Item = S> {
-        self.slots.drain(..).filter_map(|slot| match slot {
+        self.slots.drain(..).filter_map(|(_, slot)| match slot {
             Slot::Stream(stream) => Some(stream),
             Slot::Waiting | Slot::Ready(_) => None,
         })
@@ -125,24 +137,29 @@ mod tests {
     #[test]
     fn a_later_response_waits_for_the_earlier() {
         let mut outbound: Outbound<u8> = Outbound::default();
-        let (a, b, c) = (outbound.open(), outbound.open(), outbound.open());
+        let (a, b, c) = (outbound.open(1), outbound.open(2), outbound.open(4));
         let mut out = Vec::new();
         outbound.ready(b, b"b".to_vec());
         assert!(matches!(outbound.take(&mut out, 100), Next::Nothing));
         assert!(out.is_empty());
+        assert_eq!(outbound.cost_bytes(), 7);
         outbound.ready(a, b"a".to_vec());
         outbound.stream(c, 7);
         assert!(matches!(outbound.take(&mut out, 100), Next::Stream(7)));
         assert_eq!(out, b"ab");
+        assert_eq!(outbound.cost_bytes(), 4);
         outbound.stream_done();
         assert!(outbound.is_empty());
+        let turn = outbound.open(8);
+        outbound.withdraw(turn);
+        assert_eq!(outbound.cost_bytes(), 0);
     }
 
     #[test]
     fn a_full_buffer_takes_no_more() {
         let mut outbound: Outbound<u8> = Outbound::default();
         for _ in 0..3 {
-            let turn = outbound.open();
+            let turn = outbound.open(0);
             outbound.ready(turn, vec![0; 10]);
         }
         let mut out = Vec::new();

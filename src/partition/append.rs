@@ -10,7 +10,7 @@ use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::BatchHeader;
 
 /// Why a batch isn't appended, or not known to be. The client's mistakes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AppendRefusal {
     UnknownPartition,
     /// Larger than `max.message.bytes`.
@@ -24,8 +24,16 @@ pub enum AppendRefusal {
     Sequence(SequenceError),
     /// A transactional batch, without a transaction coordinator.
     NotInTransaction,
-    /// The records can't be decompressed for recompression.
+    /// The records can't be decompressed, where they have to be.
     Undecodable,
+    /// The records aren't what the batch's header promises.
+    MalformedRecords,
+    /// Records without a key, for a compacted topic: places in the batch of the first of them, and how
+    /// many there are.
+    WithoutKey {
+        first: Box<[i32]>,
+        count: usize,
+    },
     /// The log directory is fenced, full, or the partition offline: whether the batch is there is
     /// known after the restart.
     StorageError,
@@ -74,6 +82,11 @@ impl Partition {
             Sequenced::New => Ok(Verdict::Append),
             Sequenced::Duplicate(original) => Ok(Verdict::Duplicate(original)),
         }
+    }
+
+    /// Whether every record needs a key, because records are compacted by it.
+    pub fn needs_keys(&self) -> bool {
+        self.config.cleanup_compact
     }
 
     /// The codec the batch has to be brought to before it is stored.

@@ -41,6 +41,27 @@ pub fn batch_records<'a>(
     Ok(records(header.records_count.get(), body))
 }
 
+/// The places of the records of `batch` that have no key, up to `places_max` of them, and their number.
+/// Every record is walked.
+pub fn records_without_key(
+    batch: &[u8],
+    places_max: usize,
+    limit: usize,
+    codecs: &mut Codecs,
+) -> Result<(Vec<i32>, usize), BodyError> {
+    let mut buffer = Vec::new();
+    let (mut places, mut count) = (Vec::new(), 0);
+    for (place, record) in (0..).zip(batch_records(batch, limit, codecs, &mut buffer)?) {
+        if record.map_err(BodyError::Record)?.key.is_none() {
+            count += 1;
+            if places.len() < places_max {
+                places.push(place);
+            }
+        }
+    }
+    Ok((places, count))
+}
+
 /// `batch` with its records in `codec`, header and checksum corrected. Every record is walked.
 ///
 /// Precondition: `batch` is exactly one whole batch.
@@ -116,6 +137,21 @@ mod tests {
                 assert_eq!(after, batch(to), "{from:?} {to:?}");
                 assert_eq!(validate(&after).map(BatchHeader::codec_number), Ok(to.number()));
                 assert_eq!(offsets(&after), (0..50).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn records_without_key_are_found_by_their_places() {
+        for codec in Codec::ALL {
+            let mut builder = BatchBuilder::new(BatchOptions { codec, ..BatchOptions::default() });
+            for key in [None, Some(&b"k"[..]), None, Some(b""), None] {
+                builder.push(1000, key, Some(b"v"), &[]);
+            }
+            let batch = builder.finish(&mut Codecs::default());
+            for (places_max, places) in [(2, vec![0, 2]), (9, vec![0, 2, 4])] {
+                let found = records_without_key(&batch, places_max, 1 << 20, &mut Codecs::default());
+                assert_eq!(found, Ok((places, 3)), "{codec:?}");
             }
         }
     }

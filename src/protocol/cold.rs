@@ -10,8 +10,9 @@ use crate::protocol::reader::DecodeError;
 use bytes::{Bytes, BytesMut};
 use std::fmt;
 
-/// Largest cold message that is decoded.
-pub const COLD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest cold message that is decoded: as much as a batch of `__consumer_offsets` holds, where the
+/// largest of them, the assignments of a group, have to fit anyway.
+pub const COLD_BYTES_MAX: usize = 1024 * 1024;
 
 /// A string of a cold message: UTF-8 over shared bytes.
 pub use kacrab_protocol::KafkaString;

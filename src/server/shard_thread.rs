@@ -15,6 +15,7 @@ use crate::control::ControlHandle;
 use crate::coordinator;
 use crate::log::{Lane, LaneOptions};
 use crate::metrics::Cells;
+use crate::protocol::cold::COLD_BYTES_MAX;
 use crate::ring::{ListenerId, Ring, RingOptions, Waker};
 use crate::shard::clients::{ClientLimits, Clients};
 use crate::shard::mail::{Mail, Mailbox, Peer};
@@ -22,9 +23,6 @@ use crate::shard::metadata::Metadata;
 use crate::shard::storage::Storage;
 use crate::shard::worker::WorkerHandle;
 use crate::shard::{Shard, ShardParts, host};
-
-/// Requests that are decoded into memory of their own are at most this large.
-const COLD_REQUEST_BYTES_MAX: usize = 8 << 20;
 
 /// Files of a lane's journal.
 const JOURNAL_FILES_COUNT: u32 = 4;
@@ -181,7 +179,7 @@ fn serve_until_stopped(
     setup.records.iter().for_each(|record| catalog.apply(record));
     let limits = ClientLimits {
         request_bytes_max: config.request_bytes_max,
-        cold_request_bytes_max: COLD_REQUEST_BYTES_MAX,
+        cold_request_bytes_max: COLD_BYTES_MAX,
         idle_ms_max: config.idle_ms_max,
         connections_max: config.connections_max.div_ceil(peers.mailbox.0.len()),
     };

@@ -24,6 +24,10 @@ pub const TOKEN_OWNER: u8 = 0;
 const IN_FLIGHT_MAX: usize = 512;
 const IN_FLIGHT_RESUME: usize = 256;
 
+/// What those requests may cost, likewise. One request is always taken, however large.
+const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+const IN_FLIGHT_BYTES_RESUME: usize = 4 << 20;
+
 /// A send takes about this much at most, so that a slow reader pins no more.
 pub const SEND_BYTES_MAX: usize = 256 * 1024;
 
@@ -201,6 +205,7 @@ impl Core {
             Some(connection)
                 if !connection.closing
                     && connection.outbound.len() < IN_FLIGHT_MAX
+                    && connection.outbound.cost_bytes() < IN_FLIGHT_BYTES_MAX
                     && !self.storage.has_stalled() =>
             {
                 Flow::Continue
@@ -267,7 +272,10 @@ impl Core {
         let may_resume = !self.storage.has_stalled();
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if connection.paused && !connection.closing {
-            if may_resume && connection.outbound.len() < IN_FLIGHT_RESUME {
+            let outbound = &connection.outbound;
+            let has_room =
+                outbound.len() < IN_FLIGHT_RESUME && outbound.cost_bytes() < IN_FLIGHT_BYTES_RESUME;
+            if may_resume && has_room {
                 connection.paused = false;
                 self.feed(key, &[]);
             } else if connection.receiver == Receiver::Armed {

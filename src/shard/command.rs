@@ -1,6 +1,7 @@
 //! Command: what a partition is asked and what it answers, between shards and within one.
 
-use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::ids::{LeaderEpoch, Offset, ShardId};
+use crate::base::slab::Key;
 use crate::partition::append::AppendRefusal;
 use crate::partition::read::{ListedOffset, OffsetQuery, ReadRefusal};
 use crate::partition::waiters::AppendOutcome;
@@ -33,9 +34,12 @@ pub struct AppendOptions {
     pub silent: bool,
 }
 
-/// A plan on the shard that owns the partition.
+/// A plan, by the shard that holds it and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlanId(pub crate::base::slab::Key);
+pub struct PlanId {
+    pub shard: ShardId,
+    pub held: Key,
+}
 
 #[derive(Clone, Copy, Debug)]
 pub struct PlanCommand {

@@ -6,7 +6,7 @@
 use super::command::{PartitionCommand, PlanCommand, PlanId, Planned};
 use super::mail::Mail;
 use super::request::{Origin, Pending, Request};
-use super::storage::{Control, HeldPlan, PlanOwner};
+use super::storage::{Control, PlanOwner, PlanState};
 use super::stream::Stream;
 use super::timers::Timer;
 use super::{Core, Shard, Work};
@@ -54,11 +54,13 @@ struct FetchPart {
 }
 
 impl FetchState {
-    /// The parts that a partition was asked to watch, which none is from here on.
+    /// The parts that a partition watches, or will when its answer is here, which none is from here on.
     fn take_watched(&mut self) -> Vec<(u32, TopicPartition, ShardId)> {
         let mut watched = Vec::new();
+        let is_planning = matches!(self.phase, Phase::Planning { .. });
         for (index, part) in self.parts.iter_mut().enumerate() {
-            if std::mem::take(&mut part.watched)
+            let is_asked = is_planning && part.planned.is_none() && part.error.is_none();
+            if (std::mem::take(&mut part.watched) || is_asked)
                 && let Some((id, owner)) = part.place
             {
                 watched.push((index as u32, id, owner));
@@ -126,7 +128,10 @@ impl Core {
     /// A part's plan is ready, or refused.
     pub fn on_planned(&mut self, request: Key, part: u32, outcome: Result<Planned, ReadRefusal>) {
         let Some(state) = self.fetch_mut(request) else {
-            // The connection closed meanwhile; a plan of this shard was abandoned with it.
+            // The connection closed meanwhile.
+            if let Ok(Planned { plan: Some(plan), .. }) = outcome {
+                self.release(plan);
+            }
             return;
         };
         let Phase::Planning { outstanding, .. } = &mut state.phase else {
@@ -186,42 +191,44 @@ impl Core {
         };
         state.phase = Phase::Streaming;
         let (origin, mut left) = (*origin, state.bytes_max);
-        let mut answers = Vec::with_capacity(state.parts.len());
-        let mut plans: Vec<(ShardId, PlanId)> = Vec::new();
-        let mut dropped: Vec<(ShardId, PlanId)> = Vec::new();
-        for (part, target) in state.parts.iter_mut().zip(&state.context.targets) {
-            let planned = part.planned.take();
+        // A fetch of very many partitions is kept once, not once per step.
+        let (mut parts, context) = (std::mem::take(&mut state.parts), &mut state.context);
+        let (session_id, incremental) = (context.session_id, context.incremental);
+        let targets = std::mem::take(&mut context.targets);
+        let mut answers = Vec::with_capacity(parts.len());
+        let mut plans: Vec<PlanId> = Vec::new();
+        let mut dropped: Vec<PlanId> = Vec::new();
+        for (part, target) in parts.drain(..).zip(targets) {
+            let planned = part.planned;
             let mut bytes = 0;
-            if let (Some(Planned { plan: Some(plan), bytes: planned_bytes, .. }), Some((_, owner))) =
-                (planned, part.place)
-            {
+            if let Some(Planned { plan: Some(plan), bytes: planned_bytes, .. }) = planned {
                 // The first plan is sent even if it is over the limit, so that the client gets on
                 // (KIP-74); a later one that doesn't fit waits for the next fetch, whole.
                 if plans.is_empty() || planned_bytes <= left {
                     bytes = planned_bytes;
                     left = left.saturating_sub(bytes);
-                    plans.push((owner, plan));
+                    plans.push(plan);
                 } else {
-                    dropped.push((owner, plan));
+                    dropped.push(plan);
                 }
             }
             let error = part.error.unwrap_or(ErrorCode::None);
             let (high_watermark, log_start) =
                 planned.map_or((-1, -1), |planned| (planned.high_watermark.0, planned.log_start.0));
-            answers.push(PartitionAnswer { target: target.clone(), error, high_watermark, log_start, bytes });
+            answers.push(PartitionAnswer { target, error, high_watermark, log_start, bytes });
         }
-        let context = state.context.clone();
-        if context.session_id != 0 {
-            answers.retain(|answer| self.sessions.tell_answer(&context, answer));
+        drop(parts);
+        if session_id != 0 {
+            answers.retain(|answer| self.sessions.tell_answer(session_id, incremental, answer));
         }
-        for (owner, plan) in dropped {
-            self.release(owner, plan);
+        for plan in dropped {
+            self.release(plan);
         }
         let reused = self.spare.take();
         let frame = fetch::respond(
             origin.version,
             origin.correlation_id,
-            context.session_id,
+            session_id,
             &answers,
             &self.context(origin),
             reused,
@@ -262,70 +269,57 @@ impl Core {
 
     /// Gives up what a fetch holds, when its connection is gone.
     pub fn abandon_fetch(&mut self, request: Key, mut state: FetchState) {
-        let own = self.id;
-        let plans: Vec<(ShardId, PlanId)> = match &mut state.stream {
+        // Plans that are still asked for are released when they arrive: `on_planned`.
+        let plans: Vec<PlanId> = match &mut state.stream {
             Some(stream) => stream.take_plans(),
-            None => {
-                state.parts.iter().filter_map(|part| Some((part.place?.1, part.planned?.plan?))).collect()
-            }
+            None => state.parts.iter().filter_map(|part| part.planned?.plan).collect(),
         };
-        for (owner, plan) in plans {
-            self.release(owner, plan);
-        }
-        // Plans still being looked up on this shard are released when they arrive.
-        for (_, held) in self.storage.plans.iter_mut() {
-            held.abandoned |=
-                matches!(held.owner, PlanOwner::Fetch(to) if to.request == request && to.shard == own);
+        for plan in plans {
+            self.release(plan);
         }
         self.forget_watched(request, state.take_watched());
     }
 
     /// Ends a plan's lease, wherever it is held.
-    pub fn release(&mut self, owner: ShardId, plan: PlanId) {
-        if owner != self.id {
-            self.mailbox.post(owner, Mail::Release { plan });
-            return;
-        }
-        self.release_own(plan);
-    }
-
-    pub fn release_own(&mut self, plan: PlanId) {
-        let Some(held) = self.storage.plans.get_mut(plan.0) else { return };
-        if held.reading || held.plan.is_none() {
-            // Its start or a window is being read: released when that completes.
-            held.abandoned = true;
-            return;
-        }
-        if let Some(HeldPlan { lane, plan: Some(plan), .. }) = self.storage.plans.remove(plan.0) {
-            self.storage.lanes[lane].release(plan);
+    pub fn release(&mut self, plan: PlanId) {
+        if plan.shard == self.id {
+            self.storage.release_plan(plan.held);
+        } else {
+            self.mailbox.post(plan.shard, Mail::Release { plan });
         }
     }
 
     /// The plan of a partition of this shard, as its owner tells it.
-    pub fn planned(&mut self, held: Key, plan: Plan, watch_below_bytes: Option<usize>) -> Planned {
+    pub fn planned(
+        &mut self,
+        key: Key,
+        plan: Plan,
+        watch_below_bytes: Option<usize>,
+    ) -> Result<Planned, ReadRefusal> {
         let bytes = plan.bytes() as usize;
-        let held_plan = self.storage.plans.get_mut(held).expect("held until released");
-        let (lane, log, owner) = (held_plan.lane, held_plan.log, held_plan.owner);
-        held_plan.plan = Some(plan);
-        let log_start = self.storage.lanes[lane].log_start(log);
-        let partition = self.storage.partition_of_log(lane, log);
-        let mut planned = Planned {
-            plan: Some(PlanId(held)),
-            bytes,
-            high_watermark: crate::base::ids::Offset(-1),
-            log_start,
-            watched: false,
-        };
-        if let Some(partition) = partition {
-            planned.high_watermark = partition.high_watermark();
-            if let PlanOwner::Fetch(reply_to) = owner
-                && watch_below_bytes.is_some_and(|below| bytes < below)
-            {
-                partition.waiters.add_fetch(reply_to);
-                planned.watched = true;
-            }
+        let held = self.storage.plans.get_mut(key).expect("held until released");
+        let (lane, log, owner) = (held.lane, held.log, held.owner);
+        held.state = PlanState::Ready(plan);
+        if bytes == 0 || self.storage.partition_of_log(lane, log).is_none() {
+            // While the disk was asked, what was to be read went away.
+            self.storage.release_plan(key);
         }
-        planned
+        let Some(partition) = self.storage.partition_of_log(lane, log) else {
+            return Err(ReadRefusal::UnknownPartition);
+        };
+        let watched = watch_below_bytes.is_some_and(|below| bytes < below);
+        if watched && let PlanOwner::Fetch(reply_to) = owner {
+            partition.waiters.add_fetch(reply_to);
+        }
+        let high_watermark = partition.high_watermark();
+        let plan = (bytes > 0).then_some(PlanId { shard: self.id, held: key });
+        Ok(Planned {
+            plan,
+            bytes,
+            high_watermark,
+            log_start: self.storage.lanes[lane].log_start(log),
+            watched,
+        })
     }
 }
 
@@ -343,42 +337,30 @@ impl Shard {
         state.phase = Phase::Planning { outstanding: parts_count + 1, again: false };
         let watch_below_bytes = (now < state.deadline).then_some(state.min_bytes);
         let mut left = state.bytes_max;
-        let mut asks = Vec::with_capacity(state.parts.len());
-        let mut earlier = Vec::new();
-        for (part, target) in state.parts.iter_mut().zip(&state.context.targets) {
-            if let Some(Planned { plan: Some(plan), .. }) = part.planned.take() {
-                earlier.extend(part.place.map(|(_, owner)| (owner, plan)));
+        for index in 0..parts_count {
+            let state = self.core.fetch_mut(request).expect("not all are asked");
+            let (part, target) = (&mut state.parts[index as usize], &state.context.targets[index as usize]);
+            let (place, earlier) = (part.place, part.planned.take());
+            let command = PlanCommand {
+                leader_epoch: target.leader_epoch,
+                offset: target.offset,
+                bytes_max: target.bytes_max.min(left.max(1)),
+                watch_below_bytes,
+            };
+            if let Some(Planned { plan: Some(plan), .. }) = earlier {
+                self.core.release(plan);
             }
-            asks.push(part.place.map(|(id, owner)| {
-                let bytes_max = target.bytes_max;
-                (
-                    id,
-                    owner,
-                    PlanCommand {
-                        leader_epoch: target.leader_epoch,
-                        offset: target.offset,
-                        bytes_max,
-                        watch_below_bytes,
-                    },
-                )
-            }));
-        }
-        for (owner, plan) in earlier {
-            self.core.release(owner, plan);
-        }
-        for (index, ask) in asks.into_iter().enumerate() {
-            let reply_to = ReplyTo { shard: own, request, part: index as u32 };
-            let Some((target, owner, mut command)) = ask else {
+            let reply_to = ReplyTo { shard: own, request, part: index };
+            let Some((target, owner)) = place else {
                 self.core.fetch_part_known(request);
                 continue;
             };
-            command.bytes_max = command.bytes_max.min(left.max(1));
             if owner != own {
                 let command = PartitionCommand::Plan(command);
                 self.core.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
             } else if let Some(outcome) = self.plan(target, command, reply_to) {
                 left = left.saturating_sub(outcome.map_or(0, |planned| planned.bytes));
-                self.core.on_planned(request, index as u32, outcome);
+                self.core.on_planned(request, index, outcome);
             }
         }
         self.core.fetch_part_known(request);
@@ -405,7 +387,7 @@ impl Shard {
         {
             return Some(Err(refusal));
         }
-        let key = core.storage.plans.insert(HeldPlan::new(lane, log, PlanOwner::Fetch(reply_to)));
+        let key = core.storage.hold_plan(lane, log, PlanOwner::Fetch(reply_to));
         let start = if command.offset >= upto {
             PlanStart::Empty
         } else {
@@ -419,7 +401,7 @@ impl Shard {
             )
         };
         match start {
-            PlanStart::Ready(plan) => Some(Ok(core.planned(key, plan, command.watch_below_bytes))),
+            PlanStart::Ready(plan) => Some(core.planned(key, plan, command.watch_below_bytes)),
             PlanStart::Pending => None,
             PlanStart::Empty => {
                 core.storage.plans.remove(key);

@@ -4,7 +4,7 @@
 //! none; a shard without either sleeps in its ring.
 
 use super::Shard;
-use crate::log::LaneError;
+use crate::log::{Lane, LaneError, LaneStats};
 use crate::metrics::Cells;
 use crate::metrics::inventory::Metric;
 use crate::ring::Sleep;
@@ -104,11 +104,11 @@ impl Shard {
         cells.set(Metric::RequestsInFlight, self.core.requests.len() as u64);
         cells.set(Metric::Partitions, self.core.storage.partitions_count() as u64);
         cells.set(Metric::FetchSessions, self.core.sessions.len() as u64);
-        for lane in &self.core.storage.lanes {
-            let stats = lane.stats();
-            cells.set(Metric::CommitGroups, stats.groups_count);
-            cells.set(Metric::JournalBytes, stats.group_bytes);
-            cells.set(Metric::TailBytes, stats.tail_bytes);
-        }
+        cells.set(Metric::PlansHeld, self.core.storage.plans.len() as u64);
+        let stats: Vec<LaneStats> = self.core.storage.lanes.iter().map(Lane::stats).collect();
+        let sum = |of: fn(&LaneStats) -> u64| -> u64 { stats.iter().map(of).sum() };
+        cells.set(Metric::CommitGroups, sum(|stats| stats.groups_count));
+        cells.set(Metric::JournalBytes, sum(|stats| stats.group_bytes));
+        cells.set(Metric::TailBytes, sum(|stats| stats.tail_bytes));
     }
 }

@@ -13,6 +13,7 @@ use crate::base::queue::{Receiver, Sender};
 use crate::base::slab::Key;
 use crate::control::command::ControlEvent;
 use crate::coordinator::GroupResponse;
+use crate::partition::append::AppendRefusal;
 use crate::partition::waiters::ReplyTo;
 use crate::ring::Waker;
 
@@ -62,11 +63,10 @@ pub enum Mail {
         part: u32,
         response: Box<GroupResponse>,
     },
-    /// The worker has recompressed the batch that the partition waits for; `None` when its records
-    /// can't be read.
+    /// The worker is done with the batch that the partition waits for.
     Recompressed {
         target: TopicPartition,
-        batch: Option<Vec<u8>>,
+        batch: Result<Vec<u8>, AppendRefusal>,
     },
     /// Stop: answer what is in flight, make everything durable, end.
     Stop,

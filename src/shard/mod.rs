@@ -24,6 +24,8 @@ pub mod scan;
 pub mod spare;
 pub mod storage;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 pub mod worker;
 
@@ -57,6 +59,10 @@ use scan::Scan;
 use spare::Spare;
 use storage::{Appended, Storage};
 use timers::{Timer, Timers};
+
+/// Memory that a byte of a request costs which isn't read in place, while it is decoded and answered: a
+/// topic of two bytes becomes a hundred, but most bytes are of names.
+const DECODED_BYTES_PER_BYTE: usize = 16;
 
 /// How often connections are looked through for idle and stalled ones.
 const CONNECTIONS_LOOK_MS: u64 = 1000;
@@ -267,7 +273,7 @@ impl Shard {
             Mail::Progress { request } => self.core.on_progress(request),
             Mail::Window { plan, bytes_max, reply_to } => self.on_window_asked(plan, bytes_max, reply_to),
             Mail::WindowDone { request, window } => self.core.on_window(&mut self.ring, request, window),
-            Mail::Release { plan } => self.core.release_own(plan),
+            Mail::Release { plan } => self.core.release(plan),
             Mail::Recompressed { target, batch } => self.core.on_recompressed(target, batch),
             Mail::Stop => self.core.begin_stop(&mut self.ring),
         }
@@ -368,9 +374,13 @@ impl Core {
         header: &RequestHeader<'_>,
         body: &[u8],
     ) -> Result<(), RequestError> {
+        let frame_cost_bytes = match header.key {
+            ApiKey::ApiVersions => body.len(),
+            _ => body.len() * DECODED_BYTES_PER_BYTE,
+        };
         let origin = |core: &mut Self, version: i16| Origin {
             connection,
-            turn: core.open_turn(connection),
+            turn: core.open_turn(connection, frame_cost_bytes),
             key: header.key,
             version,
             correlation_id: header.correlation_id,

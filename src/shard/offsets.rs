@@ -105,41 +105,21 @@ impl Core {
     /// The disk has told where a plan begins.
     pub fn on_plan_found(&mut self, read: u64, plan: Result<Plan, ReadError>) {
         let key = Key::from_u56(read);
-        let held = self.storage.plans.get(key).expect("a plan is held until its events came");
-        let (owner, lane, abandoned) = (held.owner, held.lane, held.abandoned);
-        let reply_to = match owner {
-            PlanOwner::Fetch(reply_to) => reply_to,
-            PlanOwner::Scan(scan) => {
-                match plan {
-                    Ok(plan) => {
-                        self.storage.plans.get_mut(key).expect("held").plan = Some(plan);
-                        self.on_scan_planned(scan, Some(key));
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "a read of the log failed");
-                        self.storage.plans.remove(key);
-                        self.on_scan_planned(scan, None);
-                    }
-                }
-                return;
-            }
-        };
-        let outcome = match plan {
-            Ok(plan) if abandoned => {
-                self.storage.plans.remove(key);
-                self.storage.lanes[lane].release(plan);
-                return;
-            }
+        let owner = self.storage.plans.get(key).expect("a plan is held until its events came").owner;
+        if let Err(error) = &plan {
+            tracing::error!(%error, "a read of the log failed");
+        }
+        match (owner, plan) {
             // What is on disk is enough to answer with: no waiter is needed.
-            Ok(plan) => Ok(self.planned(key, plan, None)),
-            Err(error) => {
-                self.storage.plans.remove(key);
-                tracing::error!(%error, "a read of the log failed");
-                Err(ReadRefusal::Offline)
+            (PlanOwner::Fetch(reply_to), Ok(plan)) => {
+                let outcome = self.planned(key, plan, None);
+                self.reply(reply_to, PartitionOutcome::Planned(outcome));
             }
-        };
-        if !abandoned {
-            self.reply(reply_to, PartitionOutcome::Planned(outcome));
+            (PlanOwner::Fetch(reply_to), Err(_)) => {
+                self.storage.plans.remove(key);
+                self.reply(reply_to, PartitionOutcome::Planned(Err(ReadRefusal::Offline)));
+            }
+            (PlanOwner::Scan(scan), plan) => self.on_scan_planned(scan, key, plan.ok()),
         }
     }
 
@@ -147,41 +127,21 @@ impl Core {
     pub fn on_window_read(
         &mut self,
         ring: &mut Ring,
-        lane: usize,
         read: u64,
         window: Result<(IoBuffer, std::ops::Range<usize>), ReadError>,
     ) {
         let key = Key::from_u56(read);
-        let held = self.storage.plans.get_mut(key).expect("a plan is held until its events came");
-        let (owner, abandoned) = (held.owner, held.abandoned);
-        let window = match window {
-            Ok((buffer, range)) => {
-                let mut out = self.spare.take();
-                out.extend_from_slice(&buffer[range.clone()]);
-                if let Some(plan) = &mut held.plan {
-                    plan.advance(range.len() as u64);
-                }
-                self.storage.lanes[lane].give_back(buffer);
-                Some(out)
-            }
-            Err(error) => {
-                tracing::error!(%error, "a read of the log failed");
-                None
-            }
-        };
-        let held = self.storage.plans.get_mut(key).expect("still held");
-        held.reading = false;
-        if abandoned {
-            let plan = held.plan.take();
-            self.storage.plans.remove(key);
-            if let Some(plan) = plan {
-                self.storage.lanes[lane].release(plan);
-            }
-            return;
+        if let Err(error) = &window {
+            tracing::error!(%error, "a read of the log failed");
         }
+        let is_read = window.is_ok();
+        let mut out = self.spare.take();
+        let owner = self.storage.window_read(key, window.ok(), &mut out);
+        let window = is_read.then_some(out);
         let reply_to = match owner {
-            PlanOwner::Fetch(reply_to) => reply_to,
-            PlanOwner::Scan(scan) => {
+            None => return,
+            Some(PlanOwner::Fetch(reply_to)) => reply_to,
+            Some(PlanOwner::Scan(scan)) => {
                 self.on_scan_window(scan, key, window.as_deref());
                 return;
             }

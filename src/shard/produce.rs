@@ -22,7 +22,7 @@ impl Core {
         let request = ProduceRequest::parse(origin.version, body)?;
         let silent = request.acks == 0;
         if !silent {
-            origin.turn = self.open_turn(origin.connection);
+            origin.turn = self.open_turn(origin.connection, body.len());
         }
         let parts = Vec::with_capacity(request.topics_count());
         let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
@@ -200,7 +200,7 @@ impl Core {
         let produces: Vec<ReplyTo> =
             partition.waiters.drain_produce().map(|waiter| waiter.reply_to).collect();
         for reply_to in produces {
-            self.on_appended(reply_to, Err(refusal));
+            self.on_appended(reply_to, Err(refusal.clone()));
         }
         let fetches: Vec<ReplyTo> = partition.waiters.drain_fetch().collect();
         for waiter in fetches {
@@ -222,7 +222,7 @@ impl Core {
             LaneEvent::Durable { log, .. } => self.on_durable(lane, log),
             LaneEvent::Room => self.room = true,
             LaneEvent::Planned { read, plan } => self.on_plan_found(read, plan),
-            LaneEvent::Window { read, window } => self.on_window_read(ring, lane, read, window),
+            LaneEvent::Window { read, window } => self.on_window_read(ring, read, window),
             LaneEvent::Dropped { .. } => {}
             LaneEvent::Fenced { what } => self.on_fenced(lane, &what),
         }
@@ -242,7 +242,7 @@ impl Core {
     }
 
     /// The worker has sent a batch back.
-    pub fn on_recompressed(&mut self, target: TopicPartition, batch: Option<Vec<u8>>) {
+    pub fn on_recompressed(&mut self, target: TopicPartition, batch: Result<Vec<u8>, AppendRefusal>) {
         for (reply_to, outcome) in self.storage.rewritten(target, batch, self.wall) {
             self.on_appended(reply_to, outcome);
         }
@@ -259,7 +259,8 @@ impl Core {
     }
 
     /// The place of the next response of a connection.
-    pub fn open_turn(&mut self, connection: Key) -> Turn {
-        self.clients.connections.get_mut(connection).expect("its frame is being handled").outbound.open()
+    pub fn open_turn(&mut self, connection: Key, cost_bytes: usize) -> Turn {
+        let connection = self.clients.connections.get_mut(connection).expect("its frame is being handled");
+        connection.outbound.open(cost_bytes)
     }
 }

@@ -3,7 +3,7 @@
 //! Two readers exist: a group coordinator that replays its records, and a lookup of an offset by
 //! time. Each step reads one plan, so that a long scan yields to traffic.
 
-use super::storage::{HeldPlan, PlanOwner};
+use super::storage::{PlanOwner, PlanState};
 use super::{Core, Shard, Work};
 use crate::base::ids::{Offset, TopicPartition};
 use crate::base::slab::Key;
@@ -73,6 +73,7 @@ impl Core {
             let size_bytes = header.size_bytes().expect("the log holds whole batches");
             let Some(batch) = bytes.get(at..at + size_bytes) else { break };
             if header.base_offset() >= upto {
+                self.end_scan(key, true);
                 return false;
             }
             let next = header.last_offset().plus(1);
@@ -96,11 +97,21 @@ impl Core {
     }
 
     /// The disk has told where the plan of a scan begins, or failed to.
-    pub fn on_scan_planned(&mut self, scan: Key, plan: Option<Key>) {
+    pub fn on_scan_planned(&mut self, scan: Key, held: Key, plan: Option<Plan>) {
         match plan {
-            Some(plan) => self.work.push_back(Work::ScanPlan(scan, plan)),
-            None => self.end_scan(scan, false),
+            Some(plan) => {
+                self.hold_scan_plan(held, plan);
+                self.work.push_back(Work::ScanPlan(scan, held));
+            }
+            None => {
+                self.storage.plans.remove(held);
+                self.end_scan(scan, false);
+            }
         }
+    }
+
+    fn hold_scan_plan(&mut self, held: Key, plan: Plan) {
+        self.storage.plans.get_mut(held).expect("held until released").state = PlanState::Ready(plan);
     }
 
     pub fn on_scan_window(&mut self, scan: Key, plan: Key, window: Option<&[u8]>) {
@@ -110,7 +121,7 @@ impl Core {
                 self.work.push_back(Work::ScanPlan(scan, plan));
             }
             _ => {
-                self.release_own(super::command::PlanId(plan));
+                self.storage.release_plan(plan);
                 self.end_scan(scan, false);
             }
         }
@@ -118,21 +129,17 @@ impl Core {
 
     /// Reads on in a plan until it ends or the disk is asked.
     pub fn resolve_scan(&mut self, scan: Key, plan: Key) {
+        // A plan has its scan: that ends between plans only.
+        let state = self.scans.get_mut(scan).expect("scans end by `end_scan` only");
         loop {
-            let Some(state) = self.scans.get_mut(scan) else { return };
-            let held = self.storage.plans.get_mut(plan).expect("held until released");
-            let (lane, plan_of_log) = (held.lane, held.plan.as_mut().expect("found"));
-            let bytes_max = plan_of_log.bytes() as usize;
-            match self.storage.lanes[lane].resolve(plan_of_log, bytes_max, &mut state.bytes, plan.to_u56()) {
-                Resolved::Copied(_) => {}
-                Resolved::Pending => {
-                    held.reading = true;
-                    return;
-                }
-                Resolved::Finished => break,
+            match self.storage.resolve_plan(plan, usize::MAX, &mut state.bytes) {
+                Some(Resolved::Copied(_)) => {}
+                Some(Resolved::Pending) => return,
+                Some(Resolved::Finished) => break,
+                None => unreachable!("held until released"),
             }
         }
-        self.release_own(super::command::PlanId(plan));
+        self.storage.release_plan(plan);
         if self.feed_scan(scan) {
             self.work.push_back(Work::Scan(scan));
         }
@@ -155,7 +162,7 @@ impl Shard {
             return;
         }
         let owner = PlanOwner::Scan(scan);
-        let held = core.storage.plans.insert(HeldPlan::new(lane, log, owner));
+        let held = core.storage.hold_plan(lane, log, owner);
         let lane = &mut core.storage.lanes[lane];
         let read = held.to_u56();
         let start = match from_time {
@@ -163,7 +170,10 @@ impl Shard {
             None => lane.plan(log, next, upto, STEP_BYTES_MAX, true, read),
         };
         match start {
-            PlanStart::Ready(plan) => self.on_scan_plan_ready(scan, held, plan),
+            PlanStart::Ready(plan) => {
+                core.hold_scan_plan(held, plan);
+                core.resolve_scan(scan, held);
+            }
             PlanStart::Pending => {}
             PlanStart::Empty => {
                 core.storage.plans.remove(held);
@@ -174,10 +184,5 @@ impl Shard {
                 core.end_scan(scan, false);
             }
         }
-    }
-
-    fn on_scan_plan_ready(&mut self, scan: Key, held: Key, plan: Plan) {
-        self.core.storage.plans.get_mut(held).expect("inserted by the caller").plan = Some(plan);
-        self.core.resolve_scan(scan, held);
     }
 }

@@ -2,21 +2,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::ops::Range;
 
 use super::command::AppendOptions;
-use super::worker::{Job, WorkerHandle};
+use super::worker::{self, Chore, Job, WorkerHandle};
 use crate::base::ids::{LaneId, MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
-use crate::log::{AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan};
+use crate::log::{AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved};
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
 use crate::partition::topic_config::TimestampType;
 use crate::partition::waiters::{AppendOutcome, ProduceWaiter, ReplyTo};
-use crate::protocol::compression::Codec;
+use crate::protocol::compression::{Codec, Codecs};
 use crate::protocol::record_batch::{self, BatchHeader};
-use crate::ring::{Completion, Ring};
+use crate::ring::{Completion, IoBuffer, Ring};
 
 /// Replicas of every partition, the leader included, until replication exists.
 const REPLICAS_COUNT: u32 = 1;
@@ -33,6 +34,7 @@ struct Stalled {
     batch: Vec<u8>,
     options: AppendOptions,
     reply_to: ReplyTo,
+    rewrite: Rewrite,
 }
 
 /// Whether a batch may have to go through the worker first.
@@ -55,7 +57,7 @@ pub enum Control {
 }
 
 /// How an append went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Appended {
     Done(Result<AppendOutcome, AppendRefusal>),
     /// The outcome follows through the waiters, or when there is room.
@@ -82,13 +84,19 @@ enum Tried {
 pub struct HeldPlan {
     pub lane: usize,
     pub log: LogId,
-    /// `None` while the disk is asked where it begins.
-    pub plan: Option<Plan>,
     pub owner: PlanOwner,
+    pub state: PlanState,
+}
+
+/// Where a plan that is held stands.
+pub enum PlanState {
+    /// The disk is asked where it begins; nobody knows its id yet.
+    Starting,
+    Ready(Plan),
     /// A window of it is being read from disk.
-    pub reading: bool,
-    /// The fetch was answered otherwise; release it as soon as it is here.
-    pub abandoned: bool,
+    Reading(Plan),
+    /// Released while a window was being read: its lease ends when that completes.
+    Abandoned(Plan),
 }
 
 pub struct Storage {
@@ -110,12 +118,6 @@ pub struct Storage {
     worker: WorkerHandle,
     /// None but in a test of tests.
     pub control: Control,
-}
-
-impl HeldPlan {
-    pub fn new(lane: usize, log: LogId, owner: PlanOwner) -> Self {
-        Self { lane, log, plan: None, owner, reading: false, abandoned: false }
-    }
 }
 
 impl Storage {
@@ -286,11 +288,12 @@ impl Storage {
         wall: WallMs,
     ) -> Appended {
         if !self.stalled.is_empty() {
-            self.stall(target, batch, options, reply_to);
+            self.stall(target, batch, options, reply_to, Rewrite::Wanted);
             return Appended::Waiting;
         }
         if self.rewriting.contains_key(&target) {
-            self.wait_behind_worker(Stalled { target, batch: batch.to_vec(), options, reply_to });
+            let rewrite = Rewrite::Wanted;
+            self.wait_behind_worker(Stalled { target, batch: batch.to_vec(), options, reply_to, rewrite });
             return Appended::Waiting;
         }
         self.append_or_stall(target, batch, options, reply_to, wall, Rewrite::Wanted)
@@ -308,7 +311,7 @@ impl Storage {
         match self.append_now(target, batch, options, reply_to, wall, rewrite) {
             Tried::Appended(appended) => appended,
             Tried::NoRoom => {
-                self.stall(target, batch, options, reply_to);
+                self.stall(target, batch, options, reply_to, rewrite);
                 Appended::Waiting
             }
         }
@@ -320,8 +323,15 @@ impl Storage {
         self.rewriting.entry(stalled.target).or_default().push_back(stalled);
     }
 
-    fn stall(&mut self, target: TopicPartition, batch: &[u8], options: AppendOptions, reply_to: ReplyTo) {
-        self.stalled.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to });
+    fn stall(
+        &mut self,
+        target: TopicPartition,
+        batch: &[u8],
+        options: AppendOptions,
+        reply_to: ReplyTo,
+        rewrite: Rewrite,
+    ) {
+        self.stalled.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to, rewrite });
     }
 
     fn append_now(
@@ -339,6 +349,10 @@ impl Storage {
         };
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
         let lane = &mut self.lanes[partition.lane];
+        if lane.fenced().is_some() {
+            // Nothing becomes durable any more: a duplicate would wait for its original for ever.
+            return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
+        }
         let past = header.producer().and_then(|(id, _)| lane.producers(partition.log).get(id));
         let verdict =
             partition.check_append(header, batch.len(), past, options.all_replicas, REPLICAS_COUNT, wall);
@@ -354,9 +368,19 @@ impl Storage {
                 original.last_offset.plus(1)
             }
             Ok(Verdict::Append) => {
-                if let Some(codec) = partition.codec_wanted(header).filter(|_| rewrite == Rewrite::Wanted) {
-                    self.send_to_worker(target, batch, codec, options, reply_to);
-                    return Tried::Appended(Appended::Waiting);
+                if rewrite == Rewrite::Wanted {
+                    let codec = partition.codec_wanted(header);
+                    let mut chore = Chore { codec, needs_keys: partition.needs_keys() };
+                    if chore.needs_keys && header.codec_number() == Codec::None.number() {
+                        if let Err(refusal) = worker::check_keys(batch, &mut Codecs::default()) {
+                            return Tried::Appended(Appended::Done(Err(refusal)));
+                        }
+                        chore.needs_keys = false;
+                    }
+                    if chore.codec.is_some() || chore.needs_keys {
+                        self.send_to_worker(target, batch, chore, options, reply_to);
+                        return Tried::Appended(Appended::Waiting);
+                    }
                 }
                 let stamped = (partition.config.timestamp_type == TimestampType::LogAppendTime).then(|| {
                     outcome.log_append_time_ms = wall.0;
@@ -402,21 +426,22 @@ impl Storage {
         &mut self,
         target: TopicPartition,
         batch: &[u8],
-        codec: Codec,
+        chore: Chore,
         options: AppendOptions,
         reply_to: ReplyTo,
     ) {
         let queue = self.rewriting.entry(target).or_default();
         // The front of the queue is with the worker; its bytes are not kept twice.
-        queue.push_front(Stalled { target, batch: Vec::new(), options, reply_to });
-        self.worker.send(Job { shard: self.shard, target, batch: batch.to_vec(), codec });
+        let rewrite = Rewrite::Wanted;
+        queue.push_front(Stalled { target, batch: Vec::new(), options, reply_to, rewrite });
+        self.worker.send(Job { shard: self.shard, target, batch: batch.to_vec(), chore });
     }
 
     /// Appends what the worker sent back, and what waited behind it as far as it goes.
     pub fn rewritten(
         &mut self,
         target: TopicPartition,
-        batch: Option<Vec<u8>>,
+        batch: Result<Vec<u8>, AppendRefusal>,
         wall: WallMs,
     ) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
         let mut outcomes = Vec::new();
@@ -431,8 +456,8 @@ impl Storage {
             }
         };
         let appended = match batch {
-            None => Appended::Done(Err(AppendRefusal::Undecodable)),
-            Some(batch) => {
+            Err(refusal) => Appended::Done(Err(refusal)),
+            Ok(batch) => {
                 self.append_or_stall(target, &batch, first.options, first.reply_to, wall, Rewrite::Done)
             }
         };
@@ -459,13 +484,13 @@ impl Storage {
     pub fn retry_stalled(&mut self, wall: WallMs) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
         let mut outcomes = Vec::new();
         while let Some(stalled) = self.stalled.pop_front() {
-            let Stalled { target, ref batch, options, reply_to } = stalled;
+            let Stalled { target, ref batch, options, reply_to, rewrite } = stalled;
             let waits_behind_worker = self.rewriting.contains_key(&target);
             let tried = if waits_behind_worker {
                 self.wait_behind_worker(stalled);
                 continue;
             } else {
-                self.append_now(target, batch, options, reply_to, wall, Rewrite::Wanted)
+                self.append_now(target, batch, options, reply_to, wall, rewrite)
             };
             match tried {
                 Tried::NoRoom => {
@@ -488,6 +513,72 @@ impl Storage {
             .flat_map(|partition| partition.waiters.drain_produce())
             .map(|waiter| waiter.reply_to)
             .collect()
+    }
+
+    // ---- Plans -------------------------------------------------------------------------------
+
+    /// A place for a plan that begins.
+    pub fn hold_plan(&mut self, lane: usize, log: LogId, owner: PlanOwner) -> Key {
+        self.plans.insert(HeldPlan { lane, log, owner, state: PlanState::Starting })
+    }
+
+    /// Hands out the next bytes of a plan, as `Lane::resolve` does; `None` when it isn't there.
+    pub fn resolve_plan(&mut self, held: Key, bytes_max: usize, out: &mut Vec<u8>) -> Option<Resolved> {
+        let HeldPlan { lane, state, .. } = self.plans.get_mut(held)?;
+        let PlanState::Ready(mut plan) = std::mem::replace(state, PlanState::Starting) else {
+            unreachable!("one window at a time")
+        };
+        let resolved = self.lanes[*lane].resolve(&mut plan, bytes_max, out, held.to_u56());
+        *state = match resolved {
+            Resolved::Pending => PlanState::Reading(plan),
+            Resolved::Copied(_) | Resolved::Finished => PlanState::Ready(plan),
+        };
+        Some(resolved)
+    }
+
+    /// Ends a plan's lease, at once or with the read in progress.
+    pub fn release_plan(&mut self, held: Key) {
+        let Some(HeldPlan { lane, state, .. }) = self.plans.get_mut(held) else { return };
+        match std::mem::replace(state, PlanState::Starting) {
+            PlanState::Ready(plan) => {
+                self.lanes[*lane].release(plan);
+                self.plans.remove(held);
+            }
+            PlanState::Reading(plan) => *state = PlanState::Abandoned(plan),
+            PlanState::Starting | PlanState::Abandoned(_) => {
+                unreachable!("a plan is released once, by who was given its id")
+            }
+        }
+    }
+
+    /// The window that was asked for is here, or can't be read; appends it to `out`. Whom it is for,
+    /// `None` when the plan was released meanwhile.
+    pub fn window_read(
+        &mut self,
+        held: Key,
+        window: Option<(IoBuffer, Range<usize>)>,
+        out: &mut Vec<u8>,
+    ) -> Option<PlanOwner> {
+        let HeldPlan { lane, owner, state, .. } = self.plans.get_mut(held).expect("held while it is read");
+        let (lane, owner) = (*lane, *owner);
+        match std::mem::replace(state, PlanState::Starting) {
+            PlanState::Reading(mut plan) => {
+                if let Some((buffer, range)) = &window {
+                    out.extend_from_slice(&buffer[range.clone()]);
+                    plan.advance(range.len() as u64);
+                }
+                *state = PlanState::Ready(plan);
+            }
+            PlanState::Abandoned(plan) => {
+                self.lanes[lane].release(plan);
+                self.plans.remove(held);
+            }
+            PlanState::Starting | PlanState::Ready(_) => unreachable!("a window is awaited"),
+        }
+        if let Some((buffer, _)) = window {
+            self.lanes[lane].give_back(buffer);
+        }
+        self.plans.get(held).map(|_| owner)
     }
 
     /// Starts commit groups where entries wait and none is in flight.

@@ -11,7 +11,6 @@ use super::mail::Mail;
 use super::request::Pending;
 use super::storage::PlanOwner;
 use super::{Core, Shard};
-use crate::base::ids::ShardId;
 use crate::base::slab::Key;
 use crate::log::Resolved;
 use crate::partition::waiters::ReplyTo;
@@ -24,7 +23,7 @@ pub struct Stream {
     frame: Vec<u8>,
     frame_sent: usize,
     /// Where records go, and whose.
-    holes: VecDeque<(Hole, ShardId, PlanId)>,
+    holes: VecDeque<(Hole, PlanId)>,
     /// A window that was read, not sent yet.
     window: Option<Vec<u8>>,
     window_pending: bool,
@@ -44,11 +43,10 @@ pub enum Filled {
 }
 
 impl Stream {
-    pub fn new(frame: FetchFrame, plans: Vec<(ShardId, PlanId)>) -> Self {
+    pub fn new(frame: FetchFrame, plans: Vec<PlanId>) -> Self {
         assert_eq!(frame.holes.len(), plans.len(), "a hole per plan");
-        let holes = frame.holes.iter().zip(plans).map(|(hole, (owner, plan))| (*hole, owner, plan));
         Self {
-            holes: holes.collect(),
+            holes: frame.holes.iter().copied().zip(plans).collect(),
             frame: frame.bytes,
             frame_sent: 0,
             window: None,
@@ -57,8 +55,8 @@ impl Stream {
     }
 
     /// Plans not released yet, when the stream is given up.
-    pub fn take_plans(&mut self) -> Vec<(ShardId, PlanId)> {
-        self.holes.drain(..).map(|(_, owner, plan)| (owner, plan)).collect()
+    pub fn take_plans(&mut self) -> Vec<PlanId> {
+        self.holes.drain(..).map(|(_, plan)| plan).collect()
     }
 }
 
@@ -75,10 +73,10 @@ impl Core {
         loop {
             let own = self.id;
             let stream = self.stream_mut(request).expect("a streaming request has its stream");
-            let piece_end = stream.holes.front().map_or(stream.frame.len(), |(hole, _, _)| hole.at);
+            let piece_end = stream.holes.front().map_or(stream.frame.len(), |(hole, _)| hole.at);
             out.extend_from_slice(&stream.frame[stream.frame_sent..piece_end]);
             stream.frame_sent = piece_end;
-            let Some((hole, owner, plan)) = stream.holes.front_mut() else {
+            let Some((hole, plan)) = stream.holes.front_mut() else {
                 let done = self.requests.remove(request);
                 if let Some(Pending::Fetch(state)) = done.map(|request| request.pending)
                     && let Some(stream) = state.stream
@@ -91,10 +89,10 @@ impl Core {
                 assert!(window.len() <= hole.bytes, "a window is part of its plan");
                 hole.bytes -= window.len();
                 let is_done = hole.bytes == 0;
-                let (owner, plan) = (*owner, *plan);
+                let plan = *plan;
                 if is_done {
                     stream.holes.pop_front();
-                    self.release(owner, plan);
+                    self.release(plan);
                 }
                 if out.is_empty() {
                     self.spare.give(std::mem::replace(out, window));
@@ -111,21 +109,21 @@ impl Core {
                 return Filled::Full;
             }
             let bytes_max = hole.bytes.min(SEND_BYTES_MAX - out.len());
-            let (owner, plan) = (*owner, *plan);
+            let plan = *plan;
             let reply_to = ReplyTo { shard: own, request, part: 0 };
-            if owner != own {
+            if plan.shard != own {
                 stream.window_pending = true;
-                self.ask_window(owner, plan, bytes_max, reply_to);
+                self.mailbox.post(plan.shard, Mail::Window { plan, bytes_max, reply_to });
                 return Filled::Pending;
             }
             match self.resolve_own(plan, bytes_max, reply_to, out) {
                 Some(Resolved::Copied(bytes)) => {
                     let stream = self.stream_mut(request).expect("still there");
-                    let (hole, _, _) = stream.holes.front_mut().expect("still there");
+                    let (hole, _) = stream.holes.front_mut().expect("still there");
                     hole.bytes -= bytes;
                     if hole.bytes == 0 {
                         stream.holes.pop_front();
-                        self.release_own(plan);
+                        self.release(plan);
                     }
                 }
                 Some(Resolved::Pending) => {
@@ -137,10 +135,6 @@ impl Core {
         }
     }
 
-    fn ask_window(&mut self, owner: ShardId, plan: PlanId, bytes_max: usize, reply_to: ReplyTo) {
-        self.mailbox.post(owner, Mail::Window { plan, bytes_max, reply_to });
-    }
-
     /// Resolves the next window of a plan of this shard into `out`; `None` when the plan is gone.
     pub fn resolve_own(
         &mut self,
@@ -149,12 +143,8 @@ impl Core {
         reply_to: ReplyTo,
         out: &mut Vec<u8>,
     ) -> Option<Resolved> {
-        let held = self.storage.plans.get_mut(plan.0)?;
-        held.owner = PlanOwner::Fetch(reply_to);
-        let (lane, plan_of_log) = (held.lane, held.plan.as_mut()?);
-        let resolved = self.storage.lanes[lane].resolve(plan_of_log, bytes_max, out, plan.0.to_u56());
-        held.reading = resolved == Resolved::Pending;
-        Some(resolved)
+        self.storage.plans.get_mut(plan.held)?.owner = PlanOwner::Fetch(reply_to);
+        self.storage.resolve_plan(plan.held, bytes_max, out)
     }
 
     /// A window that a stream waits for is here; `None` when it can't be read.

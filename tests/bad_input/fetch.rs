@@ -120,21 +120,22 @@ fn row_42_a_wait_without_end_is_capped_and_disturbs_nobody() {
 #[test]
 fn row_42_a_million_partitions_cost_what_they_weigh() {
     let mut case = Case::new("row42million", &[]);
-    // The first is within what a Fetch may have, the second over it.
-    for count in [100_000, 1_000_000] {
+    // The first is within what a Fetch may have, the others over it.
+    for count in [30_000, 100_000, 1_000_000] {
         let mut wire = case.connect();
         let parts: Vec<FetchPart> = (0..count).map(|partition| FetchPart::at(partition, 0)).collect();
         wire.send(&fetch_frame(12, FetchHead::default(), TOPIC, &parts));
         case.bystander_works();
-        if let Ok(answer) = wire.try_answer() {
+        let answer = wire.try_answer();
+        assert!(count > 30_000 || answer.is_ok(), "so many are still served");
+        if let Ok(answer) = answer {
             let answer = read_fetch(12, &answer);
             assert_eq!((answer.error, answer.partitions.len()), (0, count as usize));
             assert!(answer.partitions.iter().skip(1).all(|partition| partition.error == 3));
         }
-        case.sent(&wire);
     }
     // What a partition costs while its request is answered, the answer included.
-    case.allow(100_000 * 512);
+    case.allow(30_000 * 512);
     case.finish();
 }
 

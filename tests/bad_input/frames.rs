@@ -29,9 +29,9 @@ fn row_01_negative_lengths_close() {
 fn row_02_lengths_over_the_limit_close_before_anything_is_allocated() {
     let mut case = Case::new("row02", &["socket.request.max.bytes=16777216"]);
     let mut inputs = vec![16_777_217i32.to_be_bytes().to_vec(), i32::MAX.to_be_bytes().to_vec()];
-    // Cold messages have a limit of their own: 8 MiB, of which only the header is sent.
+    // Cold messages have a limit of their own: 1 MiB, of which only the header is sent.
     let mut metadata = request_frame(ApiKey::Metadata.number(), 9, 1, &[]);
-    metadata[..4].copy_from_slice(&(9i32 << 20).to_be_bytes());
+    metadata[..4].copy_from_slice(&((1i32 << 20) + 1).to_be_bytes());
     inputs.push(metadata);
     all_closed(&mut case, &inputs);
     case.finish();

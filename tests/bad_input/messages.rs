@@ -96,6 +96,7 @@ pub struct Produced {
     pub base_offset: i64,
     /// Batch indexes of the records at fault.
     pub record_errors: Vec<i32>,
+    pub message: Option<String>,
 }
 
 pub fn read_produce(version: i16, answer: &[u8]) -> Vec<Produced> {
@@ -112,17 +113,17 @@ pub fn read_produce(version: i16, answer: &[u8]) -> Vec<Produced> {
             for _ in 0..reader.array(22)? {
                 let (partition, error, base_offset) = (reader.i32()?, reader.i16()?, reader.i64()?);
                 reader.take(if version >= 5 { 16 } else { 8 })?;
-                let mut record_errors = Vec::new();
+                let (mut record_errors, mut message) = (Vec::new(), None);
                 if version >= 8 {
                     for _ in 0..reader.array(5)? {
                         record_errors.push(reader.i32()?);
                         reader.nullable_string()?;
                         reader.skip_tagged_fields()?;
                     }
-                    reader.nullable_string()?;
+                    message = reader.nullable_string()?.map(str::to_owned);
                 }
                 reader.skip_tagged_fields()?;
-                found.push(Produced { partition, error, base_offset, record_errors });
+                found.push(Produced { partition, error, base_offset, record_errors, message });
             }
             reader.skip_tagged_fields()?;
         }

@@ -60,3 +60,25 @@ fn row_16_ten_thousand_unread_fetches_cost_bounded_memory() {
     }
     case.finish();
 }
+
+#[test]
+fn row_16_requests_that_wait_cost_no_more_than_a_few_of_them() {
+    let mut case = Case::new("row16waits", &[]);
+    const PARTITIONS: i32 = 100;
+    case.create_topic("quiet", PARTITIONS, &[]);
+    // Each is nearly as large as may be, and waits.
+    let parts: Vec<FetchPart> = (0..30_000).map(|index| FetchPart::at(index % PARTITIONS, 0)).collect();
+    let head = FetchHead { max_wait_ms: 200, min_bytes: 1, ..FetchHead::default() };
+    let frame = fetch_frame(12, head, Topic::named("quiet"), &parts);
+    let mut wire = case.connect();
+    let sent = wire.send_what_is_taken(&frame.repeat(40));
+    assert!(sent > frame.len(), "one is taken, however large");
+    case.bystander_works();
+    // It goes on as answers leave.
+    for _ in 0..3 {
+        wire.answer();
+    }
+    case.sent(&wire);
+    case.allow(30_000 * 1024);
+    case.finish();
+}

@@ -1,0 +1,325 @@
+//! Shards on a simulated machine, turned one by one, so that a test decides what happens in between.
+
+mod counts;
+mod fenced;
+mod plans;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::clients::{ClientLimits, Clients};
+use super::host::Host;
+use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
+use super::metadata::Metadata;
+use super::storage::Storage;
+use super::worker::WorkerHandle;
+use super::{Shard, ShardParts};
+use crate::api::Endpoint;
+use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, ShardId, TopicId, TopicPartition};
+use crate::base::queue::{self, Receiver, Sender};
+use crate::catalog::{Catalog, MetadataRecord, Replica};
+use crate::control::DetachedControl;
+use crate::control::command::ControlEvent;
+use crate::coordinator;
+use crate::log::{Lane, LaneOptions, prepare_dir};
+use crate::metrics::Cells;
+use crate::partition::topic_config::TopicConfig;
+use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
+use crate::protocol::compression::Codecs;
+use crate::protocol::reader::Reader;
+use crate::protocol::writer::Writer;
+use crate::ring::sim::{SimClient, World};
+use crate::ring::{Ring, Sleep};
+
+const TOPIC_ID: TopicId = TopicId(*b"topic of a test!");
+const NODE: NodeId = NodeId(1);
+
+/// Turns in which anything that is going to happen has happened.
+const TURNS_MAX: usize = 20_000;
+
+/// Shards with a topic "t" that has a partition in each lane.
+struct Machine {
+    world: World,
+    lanes_count: u16,
+    records: Vec<MetadataRecord>,
+    shards: Vec<(Shard, Host)>,
+    /// To every shard, from the control thread.
+    senders: Vec<Sender<Mail>>,
+    cells: &'static Cells,
+    _control: DetachedControl,
+}
+
+fn address() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 9092))
+}
+
+fn target(partition: i32) -> TopicPartition {
+    TopicPartition { topic_id: TOPIC_ID, partition: PartitionId(partition) }
+}
+
+fn catalog(records: &[MetadataRecord]) -> Catalog {
+    let mut catalog = Catalog::new(NODE, TopicConfig::default());
+    records.iter().for_each(|record| catalog.apply(record));
+    catalog
+}
+
+impl Machine {
+    fn new(shards_count: usize, lanes_count: u16) -> Self {
+        let world = World::new(1);
+        world.make_dirs(&PathBuf::from("/"));
+        let mut records = vec![
+            MetadataRecord::ClusterCreated { cluster_id: "test".into() },
+            MetadataRecord::NodeStarted { node: NODE, incarnation: 1, lanes_count },
+            MetadataRecord::TopicCreated {
+                name: "t".into(),
+                topic_id: TOPIC_ID,
+                settings: Default::default(),
+            },
+        ];
+        records.extend((0..lanes_count).map(|lane| MetadataRecord::PartitionCreated {
+            topic_id: TOPIC_ID,
+            partition: PartitionId(i32::from(lane)),
+            replicas: vec![Replica { node: NODE, lane: LaneId(lane) }],
+            leader_epoch: LeaderEpoch(0),
+        }));
+        let mut machine = Self {
+            world,
+            lanes_count,
+            records,
+            shards: Vec::new(),
+            senders: Vec::new(),
+            cells: Cells::leaked(),
+            _control: DetachedControl::default(),
+        };
+        machine.start(shards_count);
+        machine
+    }
+
+    fn start(&mut self, shards_count: usize) {
+        let mut rings: Vec<Ring> = (0..shards_count).map(|_| Ring::simulated(&self.world)).collect();
+        self.senders.clear();
+        for (index, (peers, mut receivers)) in connect(&mut rings).into_iter().enumerate() {
+            let mut ring = rings.remove(0);
+            let (sender, receiver) = queue::channel(QUEUE_MAILS);
+            self.senders.push(sender);
+            receivers.push(receiver);
+            let id = ShardId(index as u16);
+            let lanes: Vec<LaneId> = (0..self.lanes_count)
+                .filter(|lane| usize::from(*lane) % shards_count == index)
+                .map(LaneId)
+                .collect();
+            let recovered = lanes.iter().enumerate().map(|(index, lane)| {
+                let owner = Storage::token_owner(index);
+                let options = LaneOptions {
+                    journal_bytes: 4 << 20,
+                    journal_files_count: 4,
+                    group_bytes_max: 1 << 20,
+                    tail_pool_bytes: 2 << 20,
+                    ..LaneOptions::new(PathBuf::from("/data"), *lane, owner)
+                };
+                prepare_dir(&mut ring, &options.dir, owner).expect("no fault was asked for");
+                Lane::recover(&mut ring, options).expect("no fault was asked for").0
+            });
+            let storage = Storage::new(id, recovered.collect(), lanes.clone(), WorkerHandle::new().0);
+            // Clients reach the first shard, so that a test knows what has to be mailed.
+            let listeners =
+                if index == 0 { vec![ring.listen(address()).expect("the port is free").0] } else { vec![] };
+            let limits = ClientLimits {
+                request_bytes_max: 1 << 20,
+                cold_request_bytes_max: 1 << 20,
+                idle_ms_max: 600_000,
+                connections_max: 100,
+            };
+            let shard = Shard::new(ShardParts {
+                id,
+                ring,
+                clients: Clients::new(listeners, limits),
+                storage,
+                metadata: Metadata::new(
+                    catalog(&self.records),
+                    self._control.handle(index),
+                    vec![Endpoint { host: "test".into(), port: address().port() }],
+                    Vec::new(),
+                    false,
+                    1,
+                ),
+                mailbox: Mailbox::new(id, peers, receivers),
+                group_options: coordinator::Options::default(),
+            });
+            self.shards.push((shard, Host::default()));
+        }
+    }
+
+    /// Stops cleanly and starts again: nothing of the log is in memory then.
+    fn restart(&mut self) {
+        let shards_count = self.shards.len();
+        self.senders.iter_mut().for_each(|sender| assert!(sender.try_send(Mail::Stop).is_ok()));
+        self.turn_until(|machine| machine.shards.iter().all(|(shard, _)| shard.is_stopped()));
+        for (mut shard, _) in self.shards.drain(..) {
+            shard.stop().expect("no fault was asked for");
+        }
+        self.world.kill();
+        self.start(shards_count);
+    }
+
+    /// One turn of one shard; time passes a little.
+    fn turn(&mut self, shard: usize) {
+        let (shard, host) = &mut self.shards[shard];
+        host.step(shard, self.cells, Sleep::No);
+    }
+
+    fn turn_until(&mut self, is_over: impl Fn(&Self) -> bool) {
+        for _ in 0..TURNS_MAX {
+            if is_over(self) {
+                return;
+            }
+            (0..self.shards.len()).for_each(|shard| self.turn(shard));
+        }
+        panic!("what a test waits for didn't happen");
+    }
+
+    fn commit(&mut self, record: MetadataRecord) {
+        self.records.push(record.clone());
+        let epoch = catalog(&self.records).epoch();
+        for sender in &mut self.senders {
+            let event = ControlEvent::Committed { records: vec![record.clone()], epoch };
+            assert!(sender.try_send(Mail::Control(event)).is_ok());
+        }
+    }
+
+    fn connect(&self) -> SimClient {
+        self.world.connect(address()).expect("the first shard listens")
+    }
+
+    /// Turns all shards until an answer is here; what follows its header.
+    fn answer(&mut self, client: &SimClient) -> Vec<u8> {
+        let mut answer = Vec::new();
+        for _ in 0..TURNS_MAX {
+            (0..self.shards.len()).for_each(|shard| self.turn(shard));
+            answer.extend(client.read());
+            if let Some(length) = answer.first_chunk()
+                && answer.len() >= 4 + u32::from_be_bytes(*length) as usize
+            {
+                // Length, correlation id, no tagged fields.
+                return answer.split_off(9);
+            }
+        }
+        panic!("no answer")
+    }
+
+    /// Produces a batch and returns the error of its answer.
+    fn produce(&mut self, client: &SimClient, partition: i32, batch: &[u8]) -> i16 {
+        client.write(&produce(partition, batch));
+        produce_error(&self.answer(client))
+    }
+
+    fn plans_count(&self, shard: usize) -> usize {
+        self.shards[shard].0.core.storage.plans.len()
+    }
+}
+
+fn produce_error(answer: &[u8]) -> i16 {
+    let mut reader = Reader::new(answer, true);
+    let mut read = || {
+        reader.array(1)?;
+        reader.string()?;
+        reader.array(1)?;
+        reader.i32()?;
+        reader.i16()
+    };
+    read().expect("a well-formed Produce answer")
+}
+
+fn fetch_error(answer: &[u8]) -> i16 {
+    let mut reader = Reader::new(answer, true);
+    let mut read = || {
+        // Throttle time, error and session.
+        reader.take(10)?;
+        reader.array(1)?;
+        reader.string()?;
+        reader.array(1)?;
+        reader.i32()?;
+        reader.i16()
+    };
+    read().expect("a well-formed Fetch answer")
+}
+
+fn batch(options: BatchOptions) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(options);
+    builder.push(1_000, Some(b"key"), Some(b"value"), &[]);
+    builder.finish(&mut Codecs::default())
+}
+
+fn frame((key, version): (i16, i16), body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut frame = vec![0; 4];
+    let mut writer = Writer::new(&mut frame, false);
+    writer.i16(key);
+    writer.i16(version);
+    writer.i32(7);
+    writer.string("test");
+    writer.flexible = true;
+    writer.no_tagged_fields();
+    body(&mut writer);
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+/// A Produce of version 9 that waits long.
+fn produce(partition: i32, batch: &[u8]) -> Vec<u8> {
+    frame((0, 9), |writer| {
+        writer.nullable_string(None);
+        writer.i16(-1);
+        writer.i32(i32::MAX);
+        writer.array(1);
+        writer.string("t");
+        writer.array(1);
+        writer.i32(partition);
+        writer.bytes(batch);
+        (0..3).for_each(|_| writer.no_tagged_fields());
+    })
+}
+
+/// A Fetch of version 12 that waits long.
+fn fetch(partition: i32, offset: i64) -> Vec<u8> {
+    frame((1, 12), |writer| {
+        writer.i32(-1);
+        writer.i32(i32::MAX);
+        writer.i32(1);
+        writer.i32(i32::MAX);
+        writer.i8(0);
+        writer.i32(0);
+        writer.i32(-1);
+        writer.array(1);
+        writer.string("t");
+        writer.array(1);
+        writer.i32(partition);
+        writer.i32(-1);
+        writer.i64(offset);
+        writer.i32(-1);
+        writer.i64(-1);
+        writer.i32(1 << 20);
+        (0..2).for_each(|_| writer.no_tagged_fields());
+        writer.array(0);
+        writer.string("");
+        writer.no_tagged_fields();
+    })
+}
+
+type Ends = (Vec<Option<Peer>>, Vec<Receiver<Mail>>);
+
+/// A queue for every pair of shards.
+fn connect(rings: &mut [Ring]) -> Vec<Ends> {
+    let mut ends: Vec<Ends> = rings.iter().map(|_| (Vec::new(), Vec::new())).collect();
+    for from in 0..rings.len() {
+        for to in 0..rings.len() {
+            let peer = (from != to).then(|| {
+                let (sender, receiver) = queue::channel(QUEUE_MAILS);
+                ends[to].1.push(receiver);
+                Peer { sender, waker: rings[to].waker() }
+            });
+            ends[from].0.push(peer);
+        }
+    }
+    ends
+}
