@@ -2,8 +2,9 @@
 
 use crate::Failure;
 use crate::client::{Leaders, code_name, write_header};
-use crate::frame_stream::FrameStream;
+use crate::frame_stream::feed;
 use crate::responses::{FETCH_VERSION, Fetched, read_fetch};
+use corelane::net::inbound::Inbound;
 use corelane::protocol::api_key::ApiKey;
 use corelane::protocol::frame;
 use corelane::protocol::record_batch::BatchHeader;
@@ -66,7 +67,7 @@ pub struct Fetcher {
 struct Reader {
     address: SocketAddr,
     socket: Option<SocketId>,
-    stream: FrameStream,
+    stream: Inbound,
     readings: Vec<Reading>,
     /// The request's buffer; empty while it is being sent.
     request: Vec<u8>,
@@ -82,7 +83,7 @@ impl Reader {
         Self {
             address,
             socket: None,
-            stream: FrameStream::default(),
+            stream: Inbound::default(),
             readings,
             request: Vec::new(),
             is_sending: false,
@@ -235,7 +236,7 @@ impl Fetcher {
                 let reader = &mut self.readers[self.sockets[&socket]];
                 let Reader { stream, readings, is_waiting, correlation_id, not_before_ns, .. } = reader;
                 let counts = &mut self.counts;
-                stream.feed(self.ring.received(&bytes), |frame| {
+                feed(stream, self.ring.received(&bytes), |frame| {
                     let errors_before = counts.errors.values().sum::<u64>();
                     let (answered, error) = read_fetch(frame, |fetched| {
                         read_partition(readings, counts, now, &fetched, each);
@@ -283,7 +284,7 @@ fn read_partition(
     fetched: &Fetched<'_>,
     each: &mut impl FnMut(u64, Event<'_>),
 ) {
-    count_error(counts, fetched.error_code);
+    count_error(counts, fetched.error);
     let partition = fetched.partition;
     let Some(reading) = readings.iter_mut().find(|reading| reading.partition == partition) else {
         *counts.errors.entry("a partition that was not asked for".to_string()).or_default() += 1;
@@ -305,7 +306,7 @@ fn read_partition(
         each(now, Event::Batch { partition, batch, records });
     }
     if let Some(start) = reading.again_from
-        && fetched.error_code == 0
+        && fetched.error == 0
         && reading.offset >= fetched.high_watermark
     {
         reading.offset = start;

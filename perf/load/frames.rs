@@ -1,6 +1,7 @@
 //! Frames: whole Produce requests, encoded once; what changes from send to send is patched in place.
 
 use crate::client::write_header;
+use crate::responses::PRODUCE_VERSION;
 use corelane::base::checksum::crc32c;
 use corelane::base::random::Random;
 use corelane::protocol::api_key::ApiKey;
@@ -10,9 +11,6 @@ use corelane::protocol::frame;
 use corelane::protocol::record::records;
 use corelane::protocol::record_batch::{CRC_START, HEADER_BYTES};
 use corelane::protocol::writer::Writer;
-
-/// Version of the Produce requests: the last that names topics, flexible.
-pub const PRODUCE_VERSION: i16 = 9;
 
 /// Length in front, API key, version.
 const CORRELATION_AT: usize = 8;

@@ -6,6 +6,7 @@
 
 use crate::Failure;
 use crate::client::code_name;
+use crate::frame_stream::feed;
 use crate::frames::{BatchSize, ProduceFrame, Template};
 use crate::options::{Acks, ProduceOptions, Rate};
 use crate::producer::{Demand, Pending, Producer, Sending, shares};
@@ -14,6 +15,7 @@ use crate::schedule::Schedule;
 use crate::series::{Latencies, Series};
 use crate::verify::Ledger;
 use corelane::base::ids::MonotonicNs;
+use corelane::net::inbound::Inbound;
 use corelane::ring::{Completion, ReceivedBytes, Ring, RingOptions, Sleep, SocketId, Token};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -279,7 +281,7 @@ impl<'a> Load<'a> {
         let now = self.ring.now().0;
         let producer = &mut self.producers[index];
         producer.socket = None;
-        producer.stream.clear();
+        producer.stream = Inbound::default();
         self.counts.lost_requests += producer.in_flight.len() as u64;
         producer.in_flight.clear();
         if self.options.reconnect {
@@ -297,7 +299,7 @@ impl<'a> Load<'a> {
             now,
             done: Vec::new(),
         };
-        let outcome = stream.feed(self.ring.received(bytes), |frame| answers.read(frame));
+        let outcome = feed(&mut stream, self.ring.received(bytes), |frame| answers.read(frame));
         let done = answers.done;
         self.producers[index].stream = stream;
         for (pending, batches) in done {
@@ -370,8 +372,8 @@ impl Answers<'_> {
         };
         let mut acknowledged = 0;
         let correlation_id = read_produce(frame, |produced| {
-            if produced.error_code != 0 {
-                *self.counts.errors.entry(code_name(produced.error_code)).or_default() += 1;
+            if produced.error != 0 {
+                *self.counts.errors.entry(code_name(produced.error)).or_default() += 1;
                 return;
             }
             acknowledged += 1;

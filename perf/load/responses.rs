@@ -1,8 +1,11 @@
-//! Responses: the few fields of Produce and Fetch answers that a load needs.
+//! Responses: the few fields of Produce and Fetch answers that a load needs, and the simulated clients of
+//! tests/sim, which share this file.
 
-use crate::frames::PRODUCE_VERSION;
 use corelane::protocol::api_key::ApiKey;
 use corelane::protocol::reader::{DecodeError, Reader};
+
+/// Version of the Produce requests: flexible, named topics.
+pub const PRODUCE_VERSION: i16 = 9;
 
 /// Version of the Fetch requests: the last that names topics, flexible.
 pub const FETCH_VERSION: i16 = 12;
@@ -11,7 +14,7 @@ pub const FETCH_VERSION: i16 = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Produced {
     pub partition: i32,
-    pub error_code: i16,
+    pub error: i16,
     pub base_offset: i64,
 }
 
@@ -19,7 +22,7 @@ pub struct Produced {
 #[derive(Clone, Copy, Debug)]
 pub struct Fetched<'a> {
     pub partition: i32,
-    pub error_code: i16,
+    pub error: i16,
     pub high_watermark: i64,
     pub records: &'a [u8],
 }
@@ -38,7 +41,7 @@ pub fn read_produce(frame: &[u8], mut each: impl FnMut(Produced)) -> Result<i32,
     for _ in 0..reader.array(2)? {
         reader.string()?;
         for _ in 0..reader.array(31)? {
-            let (partition, error_code, base_offset) = (reader.i32()?, reader.i16()?, reader.i64()?);
+            let (partition, error, base_offset) = (reader.i32()?, reader.i16()?, reader.i64()?);
             reader.take(16)?;
             for _ in 0..reader.array(6)? {
                 reader.i32()?;
@@ -47,7 +50,7 @@ pub fn read_produce(frame: &[u8], mut each: impl FnMut(Produced)) -> Result<i32,
             }
             reader.nullable_string()?;
             reader.skip_tagged_fields()?;
-            each(Produced { partition, error_code, base_offset });
+            each(Produced { partition, error, base_offset });
         }
         reader.skip_tagged_fields()?;
     }
@@ -66,7 +69,7 @@ pub fn read_fetch<'a>(frame: &'a [u8], mut each: impl FnMut(Fetched<'a>)) -> Res
     for _ in 0..reader.array(2)? {
         reader.string()?;
         for _ in 0..reader.array(37)? {
-            let (partition, error_code, high_watermark) = (reader.i32()?, reader.i16()?, reader.i64()?);
+            let (partition, error, high_watermark) = (reader.i32()?, reader.i16()?, reader.i64()?);
             reader.take(16)?;
             for _ in 0..reader.nullable_array(17)?.unwrap_or(0) {
                 reader.take(16)?;
@@ -75,7 +78,7 @@ pub fn read_fetch<'a>(frame: &'a [u8], mut each: impl FnMut(Fetched<'a>)) -> Res
             reader.i32()?;
             let records = reader.nullable_bytes()?.unwrap_or_default();
             reader.skip_tagged_fields()?;
-            each(Fetched { partition, error_code, high_watermark, records });
+            each(Fetched { partition, error, high_watermark, records });
         }
         reader.skip_tagged_fields()?;
     }
@@ -106,7 +109,7 @@ mod tests {
         response.finish(0);
         let mut found = Vec::new();
         assert_eq!(read_produce(&out[4..], |produced| found.push(produced)), Ok(9));
-        assert_eq!(found, [Produced { partition: 3, error_code: 2, base_offset: -1 }]);
+        assert_eq!(found, [Produced { partition: 3, error: 2, base_offset: -1 }]);
         for end in 4..out.len() {
             assert!(read_produce(&out[4..end], |_| {}).is_err());
         }

@@ -179,7 +179,7 @@ mod tests {
         let mut frame = ProduceFrame::new(&template, "t", -1, 2, &[5]);
         frame.number(&template, index * 10, 0);
         let body = &frame.bytes[4 + 8 + 2 + crate::client::CLIENT_ID.len() + 1..];
-        let request = ProduceRequest::parse(crate::frames::PRODUCE_VERSION, body).expect("a request");
+        let request = ProduceRequest::parse(crate::responses::PRODUCE_VERSION, body).expect("a request");
         let topic = request.topics().next().expect("one topic");
         let mut batch = topic.partitions().next().expect("one partition").records.expect("a batch").to_vec();
         batch[..8].copy_from_slice(&base.to_be_bytes());

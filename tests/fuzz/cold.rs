@@ -54,25 +54,28 @@ fn round_trip<T: Message>(version: i16, body: &[u8]) {
     }
 }
 
-/// The first byte chooses the key among those served, the second the version among the served ones.
+/// The first byte is the key's number, the second the version.
 pub fn request(input: &[u8]) {
     let [key, version, body @ ..] = input else { return };
-    let served = TABLE[usize::from(*key) % TABLE.len()];
-    let count = (served.version_max - served.version_min + 1) as u8;
-    read(served.key, served.version_min + i16::from(*version % count), body);
+    let (key, version) = (i16::from(*key), i16::from(*version));
+    let served = TABLE.iter().find(|served| served.key.number() == key);
+    if let Some(served) = served.filter(|served| (served.version_min..=served.version_max).contains(&version))
+    {
+        read(served.key, version, body);
+    }
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for (index, served) in TABLE.iter().enumerate() {
+    for served in TABLE {
         for version in served.version_min..=served.version_max {
             if let Some(body) = default_body(served.key, version) {
-                let front = [index as u8, (version - served.version_min) as u8];
+                let front = [served.key.number() as u8, version as u8];
                 seeds.push([&front[..], &body].concat());
             }
         }
     }
-    let metadata = TABLE.iter().position(|served| served.key == ApiKey::Metadata).expect("served") as u8;
+    let metadata = ApiKey::Metadata.number() as u8;
     // Metadata 9 for topic "t"; Metadata 1 for topics "t" and "u".
     seeds.push([&[metadata, 9][..], &[2, 2, b't', 0, 1, 0, 0, 0]].concat());
     seeds.push([&[metadata, 1][..], &[0, 0, 0, 2, 0, 1, b't', 0, 1, b'u']].concat());

@@ -3,7 +3,7 @@
 //! A target is a function over bytes that must not panic, hang or allocate by a length it read. The normal
 //! test command replays `corpus/<target>/` and then a fixed number of mutations from a fixed seed. With
 //! `CORELANE_FUZZ_SECONDS=N` each target runs that long from a random seed, which is printed. An input that
-//! makes a target panic is saved and named; put it into the corpus with the mended code.
+//! makes a target panic is saved and named; corpus/README.md says how it becomes a regression.
 
 mod cold;
 mod lanes;
@@ -13,7 +13,8 @@ mod protocol;
 
 use corelane::base::random::Random;
 use mutate::Mutator;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A reader of bytes and where its inputs come from.
@@ -33,12 +34,9 @@ impl Target {
         Self { name, run, seeds, reseal: |_| {}, mutations_count: 20_000 }
     }
 
+    /// Stored inputs. A target that reseals what another target takes as it is shares that one's.
     fn corpus(&self) -> Vec<Vec<u8>> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(self.name);
-        let mut paths: Vec<PathBuf> =
-            std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-        paths.sort();
-        paths.iter().map(|path| std::fs::read(path).expect("a file of the corpus")).collect()
+        corpus(self.name.trim_end_matches("_sealed")).into_values().collect()
     }
 
     fn run_one(&self, input: &[u8]) {
@@ -82,6 +80,27 @@ impl Target {
     }
 }
 
+/// The stored inputs of `name` by their file names.
+fn corpus(name: &str) -> BTreeMap<String, Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let paths = entries.map(|entry| entry.expect("an entry of the corpus").path());
+    paths
+        .map(|path| {
+            let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+            (name, std::fs::read(&path).expect("a file of the corpus"))
+        })
+        .collect()
+}
+
+/// The stored inputs of `name` that were valid when they were recorded.
+fn recorded(name: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let inputs = corpus(name).into_iter().filter(|(name, _)| !name.starts_with("panic-"));
+    let inputs: Vec<_> = inputs.collect();
+    assert!(!inputs.is_empty(), "{name} has recorded inputs");
+    inputs.into_iter()
+}
+
 /// Saves the input when its target panics.
 struct Saved<'a> {
     target: &'static str,
@@ -91,7 +110,7 @@ struct Saved<'a> {
 impl Drop for Saved<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let name = format!("{}-{:08x}", self.target, corelane::base::checksum::crc32c(self.input));
+            let name = format!("panic-{}-{:08x}", self.target, corelane::base::checksum::crc32c(self.input));
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             let outcome = std::fs::write(&path, self.input);
             eprintln!("the input of {} bytes is in {} ({outcome:?})", self.input.len(), path.display());

@@ -13,6 +13,9 @@ const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
 const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+const PRODUCER_PERF: &str = "org.apache.kafka.tools.ProducerPerformance";
+const CONSUMER_PERF: &str = "org.apache.kafka.tools.ConsumerPerformance";
+const OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
 const DUMP: &str = "org.apache.kafka.tools.DumpLogSegments";
 
 fn tool(class: &str, arguments: &[&str]) -> Command {
@@ -231,5 +234,40 @@ fn after_a_clean_stop_kafkas_dump_tool_reads_every_segment() {
     let records = dumped.lines().filter(|line| line.starts_with("| offset:")).count();
     assert_eq!(records, 9000);
     assert!(!dumped.contains("Found"), "the tool finds nothing wrong: {dumped}");
+    std::fs::remove_dir_all(&dir).ok();
+}
+
+#[test]
+fn what_the_producer_perf_tool_writes_the_consumer_perf_tool_counts() {
+    if let Err(why) = install::java() {
+        skipped("what_the_producer_perf_tool_writes_the_consumer_perf_tool_counts", &why);
+        return;
+    }
+    let dir = scratch("perf-tools");
+    let broker = Broker::start(&dir.join("data"), &[]);
+    let server = broker.address.as_str();
+    let bootstrap = format!("bootstrap.servers={server}");
+    check(
+        TOPICS,
+        &["--bootstrap-server", server, "--create", "--topic", "perf", "--partitions", "16"],
+        &broker,
+    );
+    let produce =
+        ["--topic", "perf", "--num-records", "10000", "--record-size", "1024", "--throughput", "-1"];
+    let safely = ["--command-property", &bootstrap, "acks=all", "enable.idempotence=true"];
+    let said = check(PRODUCER_PERF, &[&produce[..], &safely].concat(), &broker);
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("10000 records sent, ") && last.contains(" 99.9th."), "{said}");
+    assert!(!said.contains("Exception"), "{said}");
+
+    let consume = ["--bootstrap-server", server, "--topic", "perf", "--num-records", "10000"];
+    let said = check(CONSUMER_PERF, &[&consume[..], &["--timeout", "60000"]].concat(), &broker);
+    let row = said.lines().find(|line| line.starts_with("20")).unwrap_or_default();
+    let columns: Vec<&str> = row.split(", ").collect();
+    assert_eq!((columns.get(2), columns.get(4)), (Some(&"9.7656"), Some(&"10000")), "{said}");
+    // The consumer tool may end before it sees a record too many.
+    let ends = check(OFFSETS, &["--bootstrap-server", server, "--topic", "perf"], &broker);
+    let ends: Vec<u64> = ends.lines().filter_map(|line| line.rsplit(':').next()?.parse().ok()).collect();
+    assert_eq!((ends.len(), ends.iter().sum::<u64>()), (16, 10_000), "{ends:?}");
     std::fs::remove_dir_all(&dir).ok();
 }

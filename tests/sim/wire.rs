@@ -1,33 +1,44 @@
 //! Wire: the requests and responses of the simulated clients, and the connection they go by.
 
+#[path = "../../perf/load/responses.rs"]
+mod responses;
+
 use std::net::SocketAddr;
 
+use corelane::net::inbound::{Flow, Inbound};
+use corelane::protocol::frame;
 use corelane::protocol::reader::{DecodeError, Reader};
 use corelane::protocol::writer::Writer;
 use corelane::ring::IoError;
 use corelane::ring::sim::{SimClient, World};
+pub use responses::Fetched as FetchedPartition;
+use responses::Produced;
 
-const PRODUCE: (i16, i16) = (0, 9);
-const FETCH: (i16, i16) = (1, 12);
+const PRODUCE: (i16, i16) = (0, responses::PRODUCE_VERSION);
+const FETCH: (i16, i16) = (1, responses::FETCH_VERSION);
 const INIT_PRODUCER_ID: (i16, i16) = (22, 4);
+
+/// Largest answer believed.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A connection, its unread bytes and the numbers of its requests.
 pub struct Link {
     client: SimClient,
-    inbound: Vec<u8>,
+    inbound: Inbound,
     correlation_next: i32,
 }
 
 impl Link {
     pub fn connect(world: &World, address: SocketAddr) -> Result<Self, IoError> {
-        Ok(Self { client: world.connect(address)?, inbound: Vec::new(), correlation_next: 0 })
+        Ok(Self { client: world.connect(address)?, inbound: Inbound::default(), correlation_next: 0 })
     }
 
     /// Sends a request and returns its correlation id.
     fn send(&mut self, (key, version): (i16, i16), body: impl FnOnce(&mut Writer<'_>)) -> i32 {
         let correlation_id = self.correlation_next;
         self.correlation_next += 1;
-        let mut frame = vec![0; 4];
+        let mut frame = Vec::new();
+        let at = frame::begin(&mut frame);
         let mut writer = Writer::new(&mut frame, false);
         writer.i16(key);
         writer.i16(version);
@@ -36,25 +47,23 @@ impl Link {
         writer.flexible = true;
         writer.no_tagged_fields();
         body(&mut writer);
-        let length = (frame.len() - 4) as u32;
-        frame[..4].copy_from_slice(&length.to_be_bytes());
+        frame::end(&mut frame, at, 0);
         self.client.write(&frame);
         correlation_id
     }
 
-    /// The next whole response: its correlation id and its body.
+    /// The next whole response and its correlation id.
     pub fn receive(&mut self) -> Option<(i32, Vec<u8>)> {
-        self.inbound.extend(self.client.read());
-        let length = u32::from_be_bytes(*self.inbound.first_chunk()?) as usize;
-        if self.inbound.len() < 4 + length {
-            return None;
-        }
-        let rest = self.inbound.split_off(4 + length);
-        let frame = std::mem::replace(&mut self.inbound, rest);
-        let mut reader = Reader::new(&frame[4..], true);
-        let correlation_id = reader.i32().expect("a response has a header");
-        reader.skip_tagged_fields().expect("a response has a header");
-        Some((correlation_id, reader.rest().to_vec()))
+        let mut answer = None;
+        let handle = |frame: &[u8]| {
+            answer = Some(frame.to_vec());
+            Flow::Pause
+        };
+        let outcome = self.inbound.push(&self.client.read(), |_| ANSWER_BYTES_MAX, handle);
+        outcome.expect("the broker sends frames");
+        let answer = answer?;
+        let correlation_id = Reader::new(&answer, true).i32().expect("a response has a header");
+        Some((correlation_id, answer))
     }
 
     /// The broker or the network ended the connection, and nothing whole is left to read.
@@ -123,77 +132,24 @@ impl Link {
 
 // ---- Responses -------------------------------------------------------------------------------
 
-pub struct ProducedPartition {
-    pub partition: i32,
-    pub error: i16,
-    pub base_offset: i64,
-}
-
-pub fn read_produced(body: &[u8]) -> Result<Vec<ProducedPartition>, DecodeError> {
-    let mut reader = Reader::new(body, true);
+pub fn read_produced(answer: &[u8]) -> Result<Vec<Produced>, DecodeError> {
     let mut partitions = Vec::new();
-    for _ in 0..reader.array(2)? {
-        reader.string()?;
-        for _ in 0..reader.array(30)? {
-            let partition = reader.i32()?;
-            let error = reader.i16()?;
-            let base_offset = reader.i64()?;
-            reader.take(16)?;
-            for _ in 0..reader.array(6)? {
-                reader.i32()?;
-                reader.nullable_string()?;
-                reader.skip_tagged_fields()?;
-            }
-            reader.nullable_string()?;
-            reader.skip_tagged_fields()?;
-            partitions.push(ProducedPartition { partition, error, base_offset });
-        }
-        reader.skip_tagged_fields()?;
-    }
-    reader.i32()?;
-    reader.skip_tagged_fields()?;
-    reader.finish()?;
+    responses::read_produce(answer, |partition| partitions.push(partition))?;
     Ok(partitions)
 }
 
-pub struct FetchedPartition {
-    pub partition: i32,
-    pub error: i16,
-    pub high_watermark: i64,
-    pub records: Vec<u8>,
-}
-
-pub fn read_fetched(body: &[u8]) -> Result<Vec<FetchedPartition>, DecodeError> {
-    let mut reader = Reader::new(body, true);
-    reader.i32()?;
-    assert_eq!(reader.i16()?, 0, "a fetch without a session has no error of its own");
-    reader.i32()?;
+pub fn read_fetched(answer: &[u8]) -> Result<Vec<FetchedPartition<'_>>, DecodeError> {
     let mut partitions = Vec::new();
-    for _ in 0..reader.array(2)? {
-        reader.string()?;
-        for _ in 0..reader.array(30)? {
-            let partition = reader.i32()?;
-            let error = reader.i16()?;
-            let high_watermark = reader.i64()?;
-            reader.take(16)?;
-            for _ in 0..reader.nullable_array(17)?.unwrap_or(0) {
-                reader.take(16)?;
-                reader.skip_tagged_fields()?;
-            }
-            reader.i32()?;
-            let records = reader.nullable_bytes()?.unwrap_or_default().to_vec();
-            reader.skip_tagged_fields()?;
-            partitions.push(FetchedPartition { partition, error, high_watermark, records });
-        }
-        reader.skip_tagged_fields()?;
-    }
-    reader.skip_tagged_fields()?;
-    reader.finish()?;
+    let (_, error) = responses::read_fetch(answer, |partition| partitions.push(partition))?;
+    assert_eq!(error, 0, "a fetch without a session has no error of its own");
     Ok(partitions)
 }
 
-pub fn read_producer_id(body: &[u8]) -> Result<Result<(i64, i16), i16>, DecodeError> {
-    let mut reader = Reader::new(body, true);
+pub fn read_producer_id(answer: &[u8]) -> Result<Result<(i64, i16), i16>, DecodeError> {
+    let mut reader = Reader::new(answer, true);
+    // Correlation id, the header's tags, throttle time.
+    reader.i32()?;
+    reader.skip_tagged_fields()?;
     reader.i32()?;
     let error = reader.i16()?;
     let producer = (reader.i64()?, reader.i16()?);
