@@ -2,9 +2,8 @@
 
 use crate::Failure;
 use crate::client::{Leaders, code_name, write_header};
-use crate::frame_stream::feed;
+use crate::frame_stream::FrameStream;
 use crate::responses::{FETCH_VERSION, Fetched, read_fetch};
-use corelane::net::inbound::Inbound;
 use corelane::protocol::api_key::ApiKey;
 use corelane::protocol::frame;
 use corelane::protocol::record_batch::BatchHeader;
@@ -67,7 +66,7 @@ pub struct Fetcher {
 struct Reader {
     address: SocketAddr,
     socket: Option<SocketId>,
-    stream: Inbound,
+    stream: FrameStream,
     readings: Vec<Reading>,
     /// The request's buffer; empty while it is being sent.
     request: Vec<u8>,
@@ -83,7 +82,7 @@ impl Reader {
         Self {
             address,
             socket: None,
-            stream: Inbound::default(),
+            stream: FrameStream::default(),
             readings,
             request: Vec::new(),
             is_sending: false,
@@ -236,7 +235,7 @@ impl Fetcher {
                 let reader = &mut self.readers[self.sockets[&socket]];
                 let Reader { stream, readings, is_waiting, correlation_id, not_before_ns, .. } = reader;
                 let counts = &mut self.counts;
-                feed(stream, self.ring.received(&bytes), |frame| {
+                stream.feed(self.ring.received(&bytes), |frame| {
                     let errors_before = counts.errors.values().sum::<u64>();
                     let (answered, error) = read_fetch(frame, |fetched| {
                         read_partition(readings, counts, now, &fetched, each);

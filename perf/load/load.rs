@@ -6,7 +6,7 @@
 
 use crate::Failure;
 use crate::client::code_name;
-use crate::frame_stream::feed;
+use crate::frame_stream::FrameStream;
 use crate::frames::{BatchSize, ProduceFrame, Template};
 use crate::options::{Acks, ProduceOptions, Rate};
 use crate::producer::{Demand, Pending, Producer, Sending, shares};
@@ -15,7 +15,6 @@ use crate::schedule::Schedule;
 use crate::series::{Latencies, Series};
 use crate::verify::Ledger;
 use corelane::base::ids::MonotonicNs;
-use corelane::net::inbound::Inbound;
 use corelane::ring::{Completion, ReceivedBytes, Ring, RingOptions, Sleep, SocketId, Token};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -281,7 +280,7 @@ impl<'a> Load<'a> {
         let now = self.ring.now().0;
         let producer = &mut self.producers[index];
         producer.socket = None;
-        producer.stream = Inbound::default();
+        producer.stream = FrameStream::default();
         self.counts.lost_requests += producer.in_flight.len() as u64;
         producer.in_flight.clear();
         if self.options.reconnect {
@@ -299,7 +298,7 @@ impl<'a> Load<'a> {
             now,
             done: Vec::new(),
         };
-        let outcome = feed(&mut stream, self.ring.received(bytes), |frame| answers.read(frame));
+        let outcome = stream.feed(self.ring.received(bytes), |frame| answers.read(frame));
         let done = answers.done;
         self.producers[index].stream = stream;
         for (pending, batches) in done {

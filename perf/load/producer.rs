@@ -1,9 +1,9 @@
 //! Producer: one connection that writes: its frames, what is in flight, when the next is meant to go.
 
+use crate::frame_stream::FrameStream;
 use crate::frames::{ProduceFrame, Template};
 use crate::schedule::Schedule;
 use crate::verify::NOT_ACKNOWLEDGED;
-use corelane::net::inbound::Inbound;
 use corelane::ring::SocketId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -46,7 +46,7 @@ pub struct Producer {
     pub socket: Option<SocketId>,
     /// When to connect again; `None` when it is connected or gives up.
     pub retry_ns: Option<u64>,
-    pub stream: Inbound,
+    pub stream: FrameStream,
     pub schedule: Schedule,
     pub in_flight: VecDeque<Pending>,
     pub is_sending: bool,
@@ -69,7 +69,7 @@ impl Producer {
             address,
             socket: None,
             retry_ns: None,
-            stream: Inbound::default(),
+            stream: FrameStream::default(),
             schedule,
             in_flight: VecDeque::new(),
             is_sending: false,

@@ -5,7 +5,7 @@ mod responses;
 
 use std::net::SocketAddr;
 
-use corelane::net::inbound::{Flow, Inbound};
+use corelane::net::inbound::{Flow, FrameBuffers, Inbound};
 use corelane::protocol::frame;
 use corelane::protocol::reader::{DecodeError, Reader};
 use corelane::protocol::writer::Writer;
@@ -25,12 +25,19 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct Link {
     client: SimClient,
     inbound: Inbound,
+    buffers: FrameBuffers,
     correlation_next: i32,
 }
 
 impl Link {
     pub fn connect(world: &World, address: SocketAddr) -> Result<Self, IoError> {
-        Ok(Self { client: world.connect(address)?, inbound: Inbound::default(), correlation_next: 0 })
+        let client = world.connect(address)?;
+        Ok(Self {
+            client,
+            inbound: Inbound::default(),
+            buffers: FrameBuffers::default(),
+            correlation_next: 0,
+        })
     }
 
     /// Sends a request and returns its correlation id.
@@ -59,7 +66,7 @@ impl Link {
             answer = Some(frame.to_vec());
             Flow::Pause
         };
-        let outcome = self.inbound.push(&self.client.read(), |_| ANSWER_BYTES_MAX, handle);
+        let outcome = self.inbound.push(&self.client.read(), &mut self.buffers, |_| ANSWER_BYTES_MAX, handle);
         outcome.expect("the broker sends frames");
         let answer = answer?;
         let correlation_id = Reader::new(&answer, true).i32().expect("a response has a header");
