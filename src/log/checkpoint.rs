@@ -370,7 +370,7 @@ where
 }
 
 /// The next partition of an image's payload; None when its bytes don't make one.
-pub(super) fn decode_partition(bytes: &mut &[u8], dir: &std::path::Path) -> Option<DecodedPartition> {
+pub(super) fn decode_partition(bytes: &mut &[u8], lane_dir: &std::path::Path) -> Option<DecodedPartition> {
     let row: PartitionRow = take(bytes)?;
     let mut segment_rows = Vec::new();
     for _ in 0..row.segments_count.get() {
@@ -393,7 +393,7 @@ pub(super) fn decode_partition(bytes: &mut &[u8], dir: &std::path::Path) -> Opti
         segment_ms_max: row.segment_ms_max.get(),
     };
     let number = LogId(row.log.get());
-    let partition_dir = segment::partition_dir(dir, id);
+    let partition_dir = segment::partition_dir(lane_dir, id);
     let mut partition =
         PartitionLog::new(id, number, row.metadata_epoch.get(), settings, partition_dir, segments);
     let flushed = Place::new(row.flushed_segment.get(), row.flushed_position.get());

@@ -40,12 +40,34 @@ pub(super) struct Cycle {
     pub(super) parked: Vec<(Key, u64)>,
     /// No space or no descriptors until then.
     pub(super) paused_until: Option<MonotonicNs>,
-    /// The oldest append that waits for a group without anybody waiting for it came then.
-    pub(super) waits_since: Option<MonotonicNs>,
+    pub(super) waits: Waits,
     /// The newest group is an empty one.
     pub(super) proven: bool,
     pub(super) last_group: MonotonicNs,
     pub(super) idle_since: MonotonicNs,
+}
+
+/// Appends that wait for a group without anybody waiting for them.
+#[derive(Default)]
+pub(super) struct Waits {
+    /// When the oldest of them came, and the item number of the newest.
+    open: Option<(MonotonicNs, u64)>,
+}
+
+impl Waits {
+    pub(super) fn note(&mut self, item: u64, now: MonotonicNs) {
+        let since = self.open.map_or(now, |(since, _)| since);
+        self.open = Some((since, item));
+    }
+
+    /// A group has taken the items below `item_end`; the others wait from now on.
+    pub(super) fn taken(&mut self, item_end: u64, now: MonotonicNs) {
+        self.open = self.open.filter(|(_, item)| *item >= item_end).map(|(_, item)| (now, item));
+    }
+
+    fn since(&self) -> Option<MonotonicNs> {
+        self.open.map(|(since, _)| since)
+    }
 }
 
 #[derive(Default)]
@@ -86,7 +108,7 @@ impl Lane {
     pub fn wake_at(&self) -> Option<MonotonicNs> {
         let proof = self.wants_proof().then(|| self.cycle.last_group.plus_ms(PROOF_MS));
         let company =
-            self.cycle.waits_since.filter(|_| self.takes_groups()).map(|since| since.plus_ms(COMPANY_MS));
+            self.cycle.waits.since().filter(|_| self.takes_groups()).map(|since| since.plus_ms(COMPANY_MS));
         [proof, company, self.cycle.paused_until].into_iter().flatten().min()
     }
 
@@ -112,7 +134,7 @@ impl Lane {
     pub(super) fn is_group_due(&self) -> bool {
         let waited = |since| self.now.ms_since(since) >= COMPANY_MS || self.room_wanted.is_some();
         let company =
-            self.cycle.waits_since.is_some_and(|since| waited(since) || self.journal.is_group_large());
+            self.cycle.waits.since().is_some_and(|since| waited(since) || self.journal.is_group_large());
         self.takes_groups() && (self.journal.is_urgent() || company)
     }
 
@@ -281,7 +303,7 @@ impl Lane {
 
     /// Nothing is in flight, and no append or entry that matters waits for a group.
     pub fn is_idle(&self) -> bool {
-        let waits = self.journal.is_urgent() || self.cycle.waits_since.is_some();
+        let waits = self.journal.is_urgent() || self.cycle.waits.since().is_some();
         self.jobs.is_empty() && !waits && !self.journal.is_in_flight()
     }
 

@@ -19,7 +19,7 @@ const FORMAT_PREFIX: &str = "corelane log directory, format version ";
 pub fn prepare_dir(ring: &mut Ring, dir: &Path, owner: u8) -> Result<(), LaneError> {
     let mut disk = Disk::new(ring, owner);
     make_dirs(&mut disk, dir)?;
-    let (lanes, topics) = (dir.join("lanes"), dir.join("topics"));
+    let lanes = dir.join("lanes");
     let path = dir.join(FORMAT_FILE);
     let version = read_version(&mut disk, &path)?;
     if let Some(version) = version {
@@ -42,7 +42,6 @@ pub fn prepare_dir(ring: &mut Ring, dir: &Path, owner: u8) -> Result<(), LaneErr
         disk.flush_dir(dir)?;
     }
     disk.make_dir(&lanes)?;
-    disk.make_dir(&topics)?;
     disk.flush_dir(dir)
 }
 

@@ -27,9 +27,7 @@ impl Lane {
         for effect in &built.effects {
             self.mark_file(effect, built.incarnation);
         }
-        if self.journal.is_empty() {
-            self.cycle.waits_since = None;
-        }
+        self.cycle.waits.taken(built.item_end, self.now);
         self.stats.groups_count += 1;
         self.stats.group_bytes += built.bytes as u64;
         self.cycle.proven = built.entries_count == 0;

@@ -105,7 +105,7 @@ impl Lane {
         let header = EntryHeader::new(EntryKind::Create, number.0, segment, metadata_epoch);
         let item = self.journal.push_entry(header, payload.as_bytes());
         let segments = VecDeque::from([Segment::new(segment, Offset(0), wall.0, settings.segment_bytes_max)]);
-        let dir = segment::partition_dir(&self.options.dir, id);
+        let dir = segment::partition_dir(&self.lane_dir, id);
         let mut partition = PartitionLog::new(id, number, metadata_epoch, settings, dir, segments);
         partition.dir_made = false;
         self.partitions.insert(partition);
@@ -180,7 +180,7 @@ impl Lane {
         let item = self.journal.push_append(log, place, batch.len() as u64, partition.log_end);
         match awaited {
             Awaited::Yes => self.journal.make_urgent(),
-            Awaited::No => _ = self.cycle.waits_since.get_or_insert(self.now),
+            Awaited::No => self.cycle.waits.note(item, self.now),
         }
         self.journal.collect(&self.partitions);
         self.stats.appended_bytes += batch.len() as u64;

@@ -24,6 +24,7 @@ use super::lane::Lane;
 use super::options::LogId;
 use super::partition_log::PartitionLog;
 use super::place::Place;
+use super::segment::partitions_dir;
 use crate::base::slab::Key;
 use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring, WriteMode};
 
@@ -92,7 +93,7 @@ enum Step {
     },
     Flush,
     FlushDir,
-    FlushTopics,
+    FlushParent,
 }
 
 impl Lane {
@@ -214,7 +215,7 @@ impl Lane {
             }
             (Step::Flush, Ok(())) => self.materialise_flushed_file(ring, key, job),
             (Step::FlushDir, Ok(())) => self.materialise_flushed_dir(ring, key, job),
-            (Step::FlushTopics, Ok(())) => {
+            (Step::FlushParent, Ok(())) => {
                 self.partitions.get_mut(job.log).expect("a busy partition stays").dir_made = true;
                 self.materialise_flushed(ring, key, job)
             }
@@ -506,9 +507,9 @@ impl Lane {
         if self.partition(job.log).dir_made {
             return self.materialise_flushed(ring, key, job);
         }
-        let topics = self.options.dir.join("topics");
-        job.step = Step::FlushTopics;
-        ring.flush_dir(self.jobs.token(key), &topics);
+        let parent = partitions_dir(&self.lane_dir);
+        job.step = Step::FlushParent;
+        ring.flush_dir(self.jobs.token(key), &parent);
         Some(job)
     }
 
@@ -534,7 +535,7 @@ impl Step {
             Self::Allocate { .. } => "reserving space for a segment",
             Self::Write { .. } => "write of a segment",
             Self::Flush => "flush of a segment",
-            Self::FlushDir | Self::FlushTopics => "flush of a directory",
+            Self::FlushDir | Self::FlushParent => "flush of a directory",
         }
     }
 }

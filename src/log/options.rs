@@ -34,7 +34,7 @@ pub enum Control {
 
 #[derive(Clone, Debug)]
 pub struct LaneOptions {
-    /// The log directory; the lane lives below `lanes/<lane>/` and `topics/`.
+    /// The log directory; the lane lives below `lanes/<lane>/`.
     pub dir: PathBuf,
     pub lane: LaneId,
     /// Owner of the ring tokens of all the lane's operations.

@@ -31,6 +31,7 @@ use super::prewrite;
 use super::read::Reads;
 use super::redo::{Contradiction, Redo};
 use super::replay::{Chain, FirstGroup, FoundFile, Walker, entries, item_end};
+use super::segment::partitions_dir;
 use super::stats::LaneStats;
 use super::tail::TailPool;
 use super::verdict::{Found, Verdict, judge};
@@ -241,12 +242,12 @@ impl Lane {
 
 fn make_lane_dirs(disk: &mut Disk<'_>, dir: &Path, lane_dir: &Path) -> Result<(), LaneError> {
     disk.make_dir(lane_dir)?;
-    disk.make_dir(&lane_dir.join("journal"))?;
-    disk.make_dir(&lane_dir.join("checkpoint"))?;
-    for dir in [&lane_dir.join("journal"), &lane_dir.join("checkpoint"), lane_dir, &dir.join("lanes")] {
-        disk.flush_dir(dir)?;
+    for made in [lane_dir.join("journal"), lane_dir.join("checkpoint"), partitions_dir(lane_dir)] {
+        disk.make_dir(&made)?;
+        disk.flush_dir(&made)?;
     }
-    disk.flush_dir(&dir.join("topics"))
+    disk.flush_dir(lane_dir)?;
+    disk.flush_dir(&dir.join("lanes"))
 }
 
 // ---- Images ----------------------------------------------------------------------------------
@@ -359,10 +360,11 @@ fn create_image(disk: &mut Disk<'_>, dir: &Path) -> Result<FoundImage, LaneError
 pub(super) fn redo_of_image(image: &FoundImage, options: &LaneOptions) -> Result<Redo, LaneError> {
     let pool = TailPool::new(options.tail_pool_bytes as usize);
     let header = &image.header;
-    let mut redo = Redo::new(options.dir.clone(), pool, header.log_next.get(), header.segment_next.get());
+    let lane_dir = lane_dir(&options.dir, options.lane);
+    let mut redo = Redo::new(lane_dir.clone(), pool, header.log_next.get(), header.segment_next.get());
     let mut rest = &image.payload[..];
     for row in 0..header.rows_count.get() {
-        let Some(decoded) = decode_partition(&mut rest, &options.dir) else {
+        let Some(decoded) = decode_partition(&mut rest, &lane_dir) else {
             let what = format!("row {row} of the checkpoint image is malformed");
             return Err(LaneError::Damaged { what });
         };

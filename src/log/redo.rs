@@ -24,7 +24,7 @@ use crate::base::ids::{Offset, PartitionId, TopicId, TopicPartition};
 pub(super) struct Contradiction(pub(super) String);
 
 pub(super) struct Redo {
-    pub(super) dir: PathBuf,
+    pub(super) lane_dir: PathBuf,
     pub(super) partitions: Partitions,
     pub(super) pool: TailPool,
     /// By partition: its row reflects the entries before this item.
@@ -41,9 +41,9 @@ pub(super) struct Redo {
 }
 
 impl Redo {
-    pub(super) fn new(dir: PathBuf, pool: TailPool, log_next: u32, segment_next: u64) -> Self {
+    pub(super) fn new(lane_dir: PathBuf, pool: TailPool, log_next: u32, segment_next: u64) -> Self {
         Self {
-            dir,
+            lane_dir,
             partitions: Partitions::default(),
             pool,
             reflected: BTreeMap::new(),
@@ -148,7 +148,7 @@ impl Redo {
             payload.wall_ms.get(),
             settings.segment_bytes_max,
         )]);
-        let dir = segment::partition_dir(&self.dir, id);
+        let dir = segment::partition_dir(&self.lane_dir, id);
         self.log_next = log.0 + 1;
         self.insert(PartitionLog::new(id, log, entry.header.value.get(), settings, dir, segments), 0);
         Ok(())

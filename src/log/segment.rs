@@ -59,9 +59,15 @@ pub(super) fn file_name(base_offset: Offset, id: u64, suffix: &str) -> String {
     format!("{:020}.{id}.{suffix}", base_offset.0)
 }
 
-/// `topics/<topic id in hex>-<partition>`.
-pub(super) fn partition_dir(dir: &Path, id: TopicPartition) -> PathBuf {
-    dir.join("topics").join(format!("{}-{}", id.topic_id.to_hex(), id.partition.0))
+/// What holds the directories of a lane's partitions. No other lane makes names in it: were it shared,
+/// a failed flush by one lane would lose the names of another, whose own flush then succeeds.
+pub(super) fn partitions_dir(lane_dir: &Path) -> PathBuf {
+    lane_dir.join("partitions")
+}
+
+/// `<lane dir>/partitions/<topic id in hex>-<partition>`.
+pub(super) fn partition_dir(lane_dir: &Path, id: TopicPartition) -> PathBuf {
+    partitions_dir(lane_dir).join(format!("{}-{}", id.topic_id.to_hex(), id.partition.0))
 }
 
 impl Segment {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::jobs::{Done, Job};
 use super::lane::Lane;
 use super::options::{LaneEvent, LogId};
-use super::segment::Segment;
+use super::segment::{Segment, partitions_dir};
 use crate::base::slab::Key;
 use crate::ring::{IoError, Ring};
 
@@ -119,8 +119,8 @@ impl Lane {
             }
             Step::RemoveDir => {
                 job.step = Step::FlushDir;
-                let topics = self.options.dir.join("topics");
-                ring.flush_dir(self.jobs.token(key), &topics);
+                let parent = partitions_dir(&self.lane_dir);
+                ring.flush_dir(self.jobs.token(key), &parent);
             }
             Step::FlushDir => {
                 self.unlink_end(&job);

@@ -185,10 +185,14 @@ fn topic_settings_are_obeyed() {
 /// Every segment file below `data`.
 pub fn segments(data: &Path) -> Vec<String> {
     let mut files = Vec::new();
-    for partition in std::fs::read_dir(data.join("topics")).into_iter().flatten().flatten() {
-        for file in std::fs::read_dir(partition.path()).into_iter().flatten().flatten() {
-            if file.path().extension().is_some_and(|extension| extension == "log") {
-                files.push(file.path().display().to_string());
+    let mut dirs = vec![data.join("lanes")];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "log") {
+                files.push(path.display().to_string());
             }
         }
     }

@@ -88,7 +88,7 @@ fn a_fetch_of_what_is_deleted_while_the_disk_is_asked_is_refused() {
     let answer = machine.answer(client.get().expect("connected above"));
     assert_eq!(fetch_error(&answer), 3);
     machine.turn_until(|machine| machine.plans_count(0) == 0);
-    machine.turn_until(|machine| machine.world.files().iter().all(|path| !path.contains("/topics/")));
+    machine.turn_until(|machine| machine.world.files().iter().all(|path| !path.contains("/partitions/")));
 }
 
 #[test]
@@ -98,5 +98,5 @@ fn a_scan_of_what_is_deleted_while_the_disk_is_asked_ends() {
         machine.shards[0].0.core.begin_scan(target(0), Reader::Time { timestamp: 1, reply_to: nobody });
     });
     machine.turn_until(|machine| machine.plans_count(0) == 0 && machine.shards[0].0.core.scans.is_empty());
-    machine.turn_until(|machine| machine.world.files().iter().all(|path| !path.contains("/topics/")));
+    machine.turn_until(|machine| machine.world.files().iter().all(|path| !path.contains("/partitions/")));
 }
