@@ -202,7 +202,8 @@ impl Redo {
             return Ok(());
         }
         let from = place.max(flushed);
-        partition.tail.cut(&mut self.pool, from);
+        self.cut(log, from);
+        let partition = self.partitions.get_mut(log).expect("looked up before");
         let have = partition.tail.end().unwrap_or(flushed);
         let follows = from == have
             || (from.position == 0 && partition.is_final_end(have) && from.segment > have.segment);
@@ -249,9 +250,11 @@ impl Redo {
         }
     }
 
+    /// Forgets the bytes from `place` on; no file is needed for them any more.
     fn cut(&mut self, log: LogId, place: Place) {
         let partition = self.partitions.get_mut(log).expect("looked up before");
         partition.tail.cut(&mut self.pool, place);
+        partition.marks.iter_mut().for_each(|mark| mark.end = mark.end.min(place));
     }
 
     fn image(&mut self, entry: &Entry<'_>, log: LogId, place: Place) {
@@ -312,10 +315,10 @@ impl Redo {
             let end = partition.end();
             let have = partition.tail.end();
             if have.is_some_and(|have| have > end) {
-                partition.tail.cut(&mut self.pool, end);
                 cuts.push((log, end));
-                partition.marks.iter_mut().for_each(|mark| mark.end = mark.end.min(end));
+                self.cut(log, end);
             }
+            let partition = self.partitions.get_mut(log).expect("just listed");
             let (flushed, offset) = partition.ends.batch_flushed;
             let reached = partition.tail.end().unwrap_or(flushed).max(flushed);
             let complete = reached == end
@@ -331,6 +334,8 @@ impl Redo {
             while partition.marks.front().is_some_and(|mark| mark.end <= flushed) {
                 partition.marks.pop_front();
             }
+            // Else recycling would wait for bytes that never come.
+            assert!(partition.marks.iter().all(|mark| mark.end <= end), "marks end at what was replayed");
             partition.durable_end = partition.log_end;
             partition.ends = Ends { durable: end, ..Ends::all_at(flushed, offset) };
         }

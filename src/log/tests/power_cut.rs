@@ -220,6 +220,9 @@ fn seeds() -> std::ops::Range<u64> {
 #[test]
 fn nothing_acknowledged_is_lost_by_any_crash() {
     for seed in seeds() {
+        if seed % 1_000 == 999 {
+            eprintln!("power cuts: seed {seed}");
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, Control::None)));
         assert!(outcome.is_ok(), "failed: replay with CORELANE_SEED={seed}");
     }
