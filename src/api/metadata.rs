@@ -77,9 +77,10 @@ pub fn respond(version: i16, request: &MetadataRequestData, context: &Context<'_
     } else {
         let asked = request.topics.iter().flatten();
         asked
-            .map(|asked| match &asked.name {
-                Some(name) => by_name(name.as_str(), include, context),
-                None => by_id(topic_id(&asked.topic_id), include, context),
+            .map(|asked| match (&asked.name, topic_id(&asked.topic_id)) {
+                // As in Kafka, an id counts more than a name beside it.
+                (Some(name), TopicId::NONE) => by_name(name.as_str(), include, context),
+                (_, id) => by_id(id, include, context),
             })
             .collect()
     };

@@ -122,8 +122,22 @@ impl<T> Receiver<T> {
         Some(value)
     }
 
+    pub fn watch(&self) -> Watch<T> {
+        Watch(self.shared.clone())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.head == self.tail_seen && self.head == self.shared.tail.0.load(Ordering::Acquire)
+    }
+}
+
+/// Looks at a queue from a third thread.
+pub struct Watch<T>(Arc<Shared<T>>);
+
+impl<T> Watch<T> {
+    /// Nothing waited a moment ago.
+    pub fn is_empty(&self) -> bool {
+        self.0.head.0.load(Ordering::Acquire) == self.0.tail.0.load(Ordering::Acquire)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Plan {
     pub log: LogId,
     /// Base offset of the first batch, which contains the offset asked for.
     pub base_offset: Offset,
+    /// Bytes of the batch that the plan begins with, until bytes were handed out.
+    pub(super) batch_bytes: Option<u64>,
     pub(super) ranges: VecDeque<PlanRange>,
     /// Segments leased, in order.
     pub(super) leases: Vec<u64>,
@@ -39,6 +41,7 @@ impl Plan {
     /// Marks the next `bytes` as handed out. Precondition: no more than are left.
     pub fn advance(&mut self, bytes: u64) {
         let mut left = bytes;
+        self.batch_bytes = None;
         while left > 0 {
             let range = self.ranges.front_mut().expect("no more is handed out than was planned");
             let step = left.min(range.bytes);

@@ -28,6 +28,8 @@ use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring};
 
 /// A window of a segment.
 const WINDOW_BYTES: usize = 256 << 10;
+/// Buffers kept for the next reads: fresh memory costs more than what is read into it.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Read at once when only headers are looked at.
 const SCAN_BYTES: usize = 32 << 10;
 /// Segments whose index rows are kept in memory after they were sealed.
@@ -135,7 +137,9 @@ pub(super) struct Reads {
     reads_max: usize,
     /// Buffers in jobs or lent out.
     buffers_out: usize,
+    /// Smallest first.
     buffers: Vec<IoBuffer>,
+    kept_bytes: usize,
     hints: Vec<Option<Hint>>,
     /// Sealed segments with rows in memory, oldest use first.
     indexes: VecDeque<(LogId, u64)>,
@@ -148,6 +152,7 @@ impl Reads {
             reads_max: reads_max as usize,
             buffers_out: 0,
             buffers: Vec::new(),
+            kept_bytes: 0,
             hints: vec![None; HINTS_COUNT],
             indexes: VecDeque::new(),
         }
@@ -181,17 +186,26 @@ impl Reads {
 
     fn take_buffer(&mut self, bytes: usize) -> IoBuffer {
         self.buffers_out += 1;
-        if bytes > WINDOW_BYTES {
-            // A batch larger than a window: bounded by the largest batch the lane takes.
-            return IoBuffer::new(blocks_up(bytes as u64) as usize);
+        // More than a window for a larger batch: bounded by the largest one the lane takes.
+        let fits = self.buffers.iter().position(|buffer| buffer.len() >= bytes);
+        match fits {
+            Some(index) => {
+                let buffer = self.buffers.remove(index);
+                self.kept_bytes -= buffer.len();
+                buffer
+            }
+            None => IoBuffer::new(bytes.next_multiple_of(WINDOW_BYTES)),
         }
-        self.buffers.pop().unwrap_or_else(|| IoBuffer::new(WINDOW_BYTES))
     }
 
     fn put_buffer(&mut self, buffer: IoBuffer) {
         self.buffers_out -= 1;
-        if buffer.len() == WINDOW_BYTES && self.buffers.len() < self.reads_max {
-            self.buffers.push(buffer);
+        self.kept_bytes += buffer.len();
+        let index = self.buffers.partition_point(|kept| kept.len() < buffer.len());
+        self.buffers.insert(index, buffer);
+        // The smallest goes: larger ones serve every read.
+        while self.buffers.len() > self.reads_max || self.kept_bytes > KEPT_BYTES_MAX {
+            self.kept_bytes -= self.buffers.remove(0).len();
         }
     }
 }
@@ -275,20 +289,19 @@ impl Lane {
             }
         };
         let bytes_max = if request.progress { request.bytes_max.max(start.bytes) } else { request.bytes_max };
-        let (log, base_offset) = (request.log, start.base_offset);
-        self.plan_ready(log, start.place, end, bytes_max, base_offset)
+        self.plan_ready(request.log, start, end, bytes_max)
     }
 
-    fn plan_ready(
-        &mut self,
-        log: LogId,
-        from: Place,
-        to: Place,
-        bytes_max: u64,
-        base_offset: Offset,
-    ) -> PlanStart {
+    fn plan_ready(&mut self, log: LogId, first: FoundBatch, to: Place, bytes_max: u64) -> PlanStart {
         let partition = self.partitions.get_mut(log).expect("looked up before");
-        let mut plan = Plan { log, base_offset, ranges: VecDeque::new(), leases: Vec::new() };
+        let mut plan = Plan {
+            log,
+            base_offset: first.base_offset,
+            batch_bytes: Some(first.bytes),
+            ranges: VecDeque::new(),
+            leases: Vec::new(),
+        };
+        let from = first.place;
         let mut left = bytes_max;
         let mut at = from;
         for segment in partition.segments.iter_mut().skip_while(|segment| segment.id < from.segment) {
@@ -403,7 +416,9 @@ impl Lane {
             _ => range.bytes,
         };
         let bytes = bytes.min(bytes_max.clamp(1, WINDOW_BYTES - BLOCK_BYTES) as u64);
-        let purpose = Purpose::Window { at: place, bytes, left: range.bytes, batch_bytes: None };
+        // A first batch that the plan wants whole and that is larger than a window is read at once.
+        let batch_bytes = plan.batch_bytes.filter(|batch| (bytes + 1..=range.bytes).contains(batch));
+        let purpose = Purpose::Window { at: place, bytes, left: range.bytes, batch_bytes };
         self.read_later(read, plan.log, place.segment, purpose);
         Resolved::Pending
     }
@@ -664,8 +679,13 @@ impl Lane {
     }
 
     fn plan_empty(&mut self, read: u64, request: Request) {
-        let plan =
-            Plan { log: request.log, base_offset: request.upto, ranges: VecDeque::new(), leases: Vec::new() };
+        let plan = Plan {
+            log: request.log,
+            base_offset: request.upto,
+            batch_bytes: None,
+            ranges: VecDeque::new(),
+            leases: Vec::new(),
+        };
         self.events.push(LaneEvent::Planned { read, plan: Ok(plan) });
     }
 

@@ -21,7 +21,7 @@ impl Cells {
         Box::leak(Box::new(Self(std::array::from_fn(|_| AtomicU64::new(0)))))
     }
 
-    /// Called by the owning shard only.
+    /// Called by the cell's one writer: the owning shard, for `WatchdogWakes` the watchdog.
     pub fn set(&self, metric: Metric, value: u64) {
         self.0[metric as usize].store(value, Ordering::Relaxed);
     }

@@ -473,4 +473,12 @@ impl Waker {
             WakerKind::Sim(waker) => waker.wake(),
         }
     }
+
+    /// As `wake`, with the syscall even where the ring says that it is awake.
+    pub fn wake_by_force(&self) {
+        match &self.0 {
+            WakerKind::Kernel(waker) => waker.wake_by_force(),
+            WakerKind::Sim(waker) => waker.wake(),
+        }
+    }
 }

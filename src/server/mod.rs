@@ -12,3 +12,4 @@ pub mod data_dir;
 pub mod log_command;
 pub mod shard_thread;
 pub mod start;
+pub mod watchdog;

@@ -4,13 +4,15 @@
 //! every shard makes its ring and recovers its lanes; only then listeners open, port by port.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::config::{Config, Cores, FIELDS};
 use super::data_dir::DataDir;
 use super::shard_thread::{self, Built, Peers, ShardSetup};
+use super::watchdog::{self, Watched};
 use crate::api::Endpoint;
 use crate::api::describe_configs::BrokerSetting;
 use crate::base::ids::{LaneId, ShardId};
@@ -32,6 +34,7 @@ pub struct Broker {
     pub admin: Option<SocketAddr>,
     shards: Vec<JoinHandle<Result<(), String>>>,
     stops: Stops,
+    stopping: Arc<AtomicBool>,
     _data_dir: DataDir,
 }
 
@@ -39,6 +42,13 @@ pub struct Broker {
 struct ControlStarted {
     records: Vec<MetadataRecord>,
     handles: Vec<ControlHandle>,
+}
+
+/// What the control thread needs of the shards, once they are there.
+struct Connected {
+    posts: Vec<Post>,
+    watched: Vec<Watched>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Broker {
@@ -60,9 +70,15 @@ impl Broker {
         };
         let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let cells: Vec<&'static Cells> = cores.iter().map(|_| Cells::leaked()).collect();
-        let (posts_sender, posts_receiver) = mpsc::channel();
-        let started =
-            start_control(&config, &data_dir, shards_count, posts_receiver, admin_listener, cells.clone())?;
+        let (connected_sender, connected_receiver) = mpsc::channel();
+        let started = start_control(
+            &config,
+            &data_dir,
+            shards_count,
+            connected_receiver,
+            admin_listener,
+            cells.clone(),
+        )?;
 
         let (worker, jobs) = WorkerHandle::new();
         let mut threads = Vec::new();
@@ -96,6 +112,10 @@ impl Broker {
         let addresses = open_listeners(&config, &building)?;
         let endpoints = endpoints(&config, &addresses);
         let (peers, stops, posts, worker_posts) = connect(&built);
+        let watched = peers.iter().zip(&built).zip(&cells).map(|(((_, receivers), built), cells)| {
+            Watched::new(receivers.iter().map(Receiver::watch).collect(), built.waker.clone(), cells)
+        });
+        let watched: Vec<_> = watched.collect();
         let worker_thread = std::thread::Builder::new().name("worker".into());
         worker_thread
             .spawn(move || worker::run(jobs, worker_posts))
@@ -103,7 +123,11 @@ impl Broker {
         for (steps, mailbox) in building.iter().zip(peers) {
             steps.serve(Peers { mailbox, endpoints: endpoints.clone() })?;
         }
-        posts_sender.send(posts).map_err(|_| "the control thread ended while starting".to_string())?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let connected = Connected { posts, watched, stopping: stopping.clone() };
+        connected_sender
+            .send(connected)
+            .map_err(|_| "the control thread ended while starting".to_string())?;
         tracing::info!(
             shards = shards_count,
             lanes = lanes.len(),
@@ -113,11 +137,12 @@ impl Broker {
             start_ms = began.elapsed().as_millis() as u64,
             "serving"
         );
-        Ok(Self { addresses, admin, shards: threads, stops, _data_dir: data_dir })
+        Ok(Self { addresses, admin, shards: threads, stops, stopping, _data_dir: data_dir })
     }
 
     /// Answers what is in flight, makes everything durable, marks the stop as clean, and ends.
     pub fn stop(mut self) -> Result<(), String> {
+        self.stopping.store(true, Ordering::Relaxed);
         for (sender, waker) in &mut self.stops {
             // One mail ever goes this way, so there is room.
             sender.try_send(Mail::Stop).map_err(|_| "a shard was told to stop already".to_string())?;
@@ -175,7 +200,7 @@ fn start_control(
     config: &Config,
     data_dir: &DataDir,
     shards_count: usize,
-    posts: mpsc::Receiver<Vec<Post>>,
+    connected: mpsc::Receiver<Connected>,
     admin: Option<TcpListener>,
     cells: Vec<&'static Cells>,
 ) -> Result<ControlStarted, String> {
@@ -208,7 +233,8 @@ fn start_control(
             sender.send(Ok(ControlStarted { records, handles })).ok();
             drop(sender);
             // The other threads start meanwhile; nothing else runs on this one yet.
-            let Ok(posts) = posts.recv() else { return };
+            let Ok(Connected { posts, watched, stopping }) = connected.recv() else { return };
+            tokio::spawn(watchdog::run(watched, move || stopping.load(Ordering::Relaxed)));
             if let Some(listener) = admin {
                 tokio::spawn(async move {
                     if let Err(error) = console::serve(listener, cells).await {

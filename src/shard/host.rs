@@ -21,7 +21,7 @@ pub fn run(shard: &mut Shard, cells: &Cells) {
     while !shard.is_stopped() {
         host.step(shard, cells, Sleep::Forever);
     }
-    shard.count(cells, host.turns);
+    shard.count(cells);
 }
 
 /// What goes on from turn to turn.
@@ -52,11 +52,12 @@ impl Host {
             Sleep::No
         } else {
             // Counters are written before a sleep, so that an idle shard's are exact.
-            shard.count(cells, self.turns);
+            shard.count(cells);
             shard.prepare_sleep().min(sleep_max)
         };
         let busy = shard.turn(sleep);
         self.turns += 1;
+        cells.set(Metric::Turns, self.turns);
         self.owed += 1;
         if !busy || self.owed >= TURNS_PER_STEP {
             self.owed = 0;
@@ -65,7 +66,7 @@ impl Host {
             self.more = true;
         }
         if self.turns.is_multiple_of(TURNS_PER_COUNT) {
-            shard.count(cells, self.turns);
+            shard.count(cells);
         }
     }
 }
@@ -91,10 +92,9 @@ impl Shard {
         self.core.storage.housekeep(&mut self.ring, now, wall)
     }
 
-    fn count(&self, cells: &Cells, turns: u64) {
+    fn count(&self, cells: &Cells) {
         let clients = &self.core.clients;
         let counts = clients.counts;
-        cells.set(Metric::Turns, turns);
         cells.set(Metric::ConnectionsOpen, clients.connections.len() as u64);
         cells.set(Metric::ConnectionsAccepted, counts.accepted);
         cells.set(Metric::ConnectionsRefused, counts.refused);

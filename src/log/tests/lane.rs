@@ -89,7 +89,8 @@ fn a_dropped_partition_leaves_no_file_and_its_name_may_come_again() {
     harness.lane.drop_partition(log, 2);
     harness.settle();
     harness.settle();
-    let left: Vec<_> = harness.world.files().into_iter().filter(|path| path.contains("/partitions/")).collect();
+    let left: Vec<_> =
+        harness.world.files().into_iter().filter(|path| path.contains("/partitions/")).collect();
     assert_eq!(left, Vec::<String>::new());
     assert_eq!(harness.lane.find(id(1)), None);
     harness.partitions.clear();

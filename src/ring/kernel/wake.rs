@@ -60,9 +60,13 @@ impl WakeState {
 
     fn wake(&self) {
         if self.word.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
-            // The counter would have to reach 2^64 - 1 to refuse; each write adds one.
-            self.eventfd.write(1).expect("an eventfd far from its limit takes a write");
+            self.end_sleep();
         }
+    }
+
+    fn end_sleep(&self) {
+        // The counter would have to reach 2^64 - 1 to refuse; each write adds one.
+        self.eventfd.write(1).expect("an eventfd far from its limit takes a write");
     }
 }
 
@@ -72,5 +76,10 @@ pub struct KernelWaker(pub(super) Arc<WakeState>);
 impl KernelWaker {
     pub fn wake(&self) {
         self.0.wake();
+    }
+
+    pub fn wake_by_force(&self) {
+        self.0.word.swap(WOKEN, Ordering::AcqRel);
+        self.0.end_sleep();
     }
 }
