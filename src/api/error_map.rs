@@ -139,6 +139,7 @@ pub fn of_read(refusal: ReadRefusal) -> ErrorCode {
         ReadRefusal::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
         ReadRefusal::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
         ReadRefusal::Offline => ErrorCode::KafkaStorageError,
+        ReadRefusal::Busy => ErrorCode::RequestTimedOut,
     }
 }
 

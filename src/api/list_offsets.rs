@@ -8,9 +8,8 @@
 //! Sources:   message schemas ListOffsetsRequest, ListOffsetsResponse.
 
 use super::Context;
-use super::error_map;
 use crate::base::ids::{LeaderEpoch, PartitionId, TopicPartition};
-use crate::partition::read::{ListedOffset, OffsetQuery, ReadRefusal};
+use crate::partition::read::{ListedOffset, OffsetQuery};
 use crate::protocol::cold::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequestData};
 use crate::protocol::cold::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponseData, ListOffsetsTopicResponse,
@@ -58,10 +57,6 @@ pub fn ask(
     let epoch = (partition.current_leader_epoch >= 0).then_some(LeaderEpoch(partition.current_leader_epoch));
     let target = TopicPartition { topic_id: topic.id, partition: PartitionId(partition.partition_index) };
     Ok((target, epoch, query))
-}
-
-pub fn settle(outcome: Result<Option<ListedOffset>, ReadRefusal>) -> Outcome {
-    outcome.map_err(error_map::of_read)
 }
 
 pub fn respond(

@@ -17,13 +17,13 @@ use super::format::{
     EntryHeader, EntryKind, EpochRow, IMAGE_MAGIC, ImageHeader, IndexRow, PartitionRow, ProducerRow,
     ROW_DROPPING, Sealed, SegmentRow, VERSION, blocks_up,
 };
+use super::image::FoundImage;
 use super::jobs::{Done, Job};
 use super::lane::Lane;
 use super::options::{LogId, PartitionSettings};
 use super::partition_log::{Ends, PartitionLog};
 use super::place::Place;
 use super::prewrite::Prewrites;
-use super::recovery::FoundImage;
 use super::segment::{self, Segment};
 use crate::base::checksum::crc32c;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionId, TopicId, TopicPartition};

@@ -352,7 +352,7 @@ impl Lane {
     }
 
     /// The segments, oldest first, without those being deleted. For retention.
-    pub fn segments(&self, log: LogId) -> impl Iterator<Item = SegmentInfo> {
+    pub fn segments(&self, log: LogId) -> impl Iterator<Item = SegmentInfo> + Clone {
         let keeps = |segment: &&Segment| !segment.dropping;
         self.partition(log).segments.iter().filter(keeps).map(|segment| SegmentInfo {
             base_offset: segment.base_offset,

@@ -2,8 +2,15 @@
 
 use std::collections::VecDeque;
 
+use super::find::{FoundBatch, Target, Walk};
+use super::lane::Lane;
 use super::options::LogId;
+use super::place::Place;
+use super::read::Purpose;
 use crate::base::ids::{Offset, Position};
+
+/// Segments that one plan spans.
+const RANGES_MAX: usize = 8;
 
 /// A run of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,4 +85,145 @@ pub enum Resolved {
     Pending,
     /// The whole plan was handed out.
     Finished,
+}
+
+/// What a plan was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) log: LogId,
+    pub(super) from: Target,
+    pub(super) upto: Offset,
+    pub(super) bytes_max: u64,
+    pub(super) progress: bool,
+}
+
+impl Lane {
+    /// Plans the bytes from the batch that contains `from` up to `upto` (exclusive, a batch boundary,
+    /// at most `log_end`), at most `bytes_max`; with `progress`, the first batch whole however large.
+    /// `read` names the answer where it is `Pending`: the disk is asked in the next `turn`.
+    pub fn plan(
+        &mut self,
+        log: LogId,
+        from: Offset,
+        upto: Offset,
+        bytes_max: u64,
+        progress: bool,
+        read: u64,
+    ) -> PlanStart {
+        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
+        else {
+            return PlanStart::Offline;
+        };
+        if from < partition.log_start || from > partition.log_end {
+            return PlanStart::OutOfRange;
+        }
+        let upto = upto.min(partition.log_end);
+        if from >= upto || (bytes_max == 0 && !progress) {
+            return PlanStart::Empty;
+        }
+        let request = Request { log, from: Target::Offset(from), upto, bytes_max, progress };
+        self.plan_from(request, None, read)
+    }
+
+    /// Plans the first batch that has a record of `timestamp` or later, as `plan` does; which record
+    /// it is only the batch's records tell. `Empty` where there is none below `upto`.
+    pub fn plan_at_timestamp(&mut self, log: LogId, timestamp: i64, upto: Offset, read: u64) -> PlanStart {
+        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
+        else {
+            return PlanStart::Offline;
+        };
+        let upto = upto.min(partition.log_end);
+        let from = Target::Timestamp(timestamp);
+        self.plan_from(Request { log, from, upto, bytes_max: 0, progress: true }, None, read)
+    }
+
+    pub(super) fn plan_from(&mut self, request: Request, start: Option<FoundBatch>, read: u64) -> PlanStart {
+        let start = match start {
+            Some(start) => start,
+            None => match self.find_batch(request.log, request.from) {
+                Walk::Found(batch) => batch,
+                Walk::End => return PlanStart::Empty,
+                waits => return self.plan_later(request, None, request.from, waits, read),
+            },
+        };
+        if start.base_offset >= request.upto {
+            return PlanStart::Empty;
+        }
+        let partition = self.partition(request.log);
+        let end = if request.upto == partition.log_end {
+            partition.end()
+        } else if request.upto == partition.durable_end {
+            partition.ends.durable
+        } else {
+            match self.find_batch(request.log, Target::Offset(request.upto)) {
+                Walk::Found(batch) => batch.place,
+                Walk::End => partition.end(),
+                waits => {
+                    let target = Target::Offset(request.upto);
+                    return self.plan_later(request, Some(start), target, waits, read);
+                }
+            }
+        };
+        let bytes_max = if request.progress { request.bytes_max.max(start.bytes) } else { request.bytes_max };
+        self.plan_ready(request.log, start, end, bytes_max)
+    }
+
+    fn plan_ready(&mut self, log: LogId, first: FoundBatch, to: Place, bytes_max: u64) -> PlanStart {
+        let partition = self.partitions.get_mut(log).expect("looked up before");
+        let mut plan = Plan {
+            log,
+            base_offset: first.base_offset,
+            batch_bytes: Some(first.bytes),
+            ranges: VecDeque::new(),
+            leases: Vec::new(),
+        };
+        let from = first.place;
+        let mut left = bytes_max;
+        let mut at = from;
+        for segment in partition.segments.iter_mut().skip_while(|segment| segment.id < from.segment) {
+            let end = if segment.id == to.segment { to.position } else { segment.bytes };
+            let start = if segment.id == from.segment { at.position } else { 0 };
+            let bytes = end.saturating_sub(start).min(left);
+            if bytes > 0 {
+                plan.ranges.push_back(PlanRange { segment: segment.id, position: Position(start), bytes });
+                plan.leases.push(segment.id);
+                segment.leases += 1;
+                left -= bytes;
+            }
+            if segment.id >= to.segment || left == 0 || plan.ranges.len() == RANGES_MAX {
+                break;
+            }
+            at = Place::new(segment.id, end);
+        }
+        if plan.ranges.is_empty() { PlanStart::Empty } else { PlanStart::Ready(plan) }
+    }
+
+    fn plan_later(
+        &mut self,
+        request: Request,
+        start: Option<FoundBatch>,
+        target: Target,
+        waits: Walk,
+        read: u64,
+    ) -> PlanStart {
+        let (segment, purpose) = match waits {
+            Walk::Disk(at) => (at.segment, Purpose::Plan { request, start, target, at }),
+            Walk::Index(segment) => (segment, Purpose::Index { request, start }),
+            Walk::Found(_) | Walk::End => panic!("nothing is to be waited for"),
+        };
+        self.read_later(read, request.log, segment, purpose);
+        PlanStart::Pending
+    }
+
+    /// Gives the plan's segments back; they may be deleted now.
+    pub fn release(&mut self, plan: Plan) {
+        for segment in plan.leases {
+            self.release_lease(plan.log, segment);
+        }
+    }
+
+    pub(super) fn release_lease(&mut self, log: LogId, segment: u64) {
+        let found = self.partitions.get_mut(log).and_then(|partition| partition.segment_mut(segment));
+        found.expect("a leased segment stays").leases -= 1;
+    }
 }

@@ -1,4 +1,4 @@
-//! Read: finds batches, plans answers, and hands their bytes out from memory or disk.
+//! Read: hands the bytes of plans out from memory or disk, and looks at the disk for what plans need.
 //!
 //! Owns:     the window buffers, the index rows of sealed segments kept in memory.
 //! Promises: what is handed out is whole batches (only the plan's very end may be cut); bytes from disk
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use zerocopy::FromBytes;
 
+use super::find::{FoundBatch, Hints, Target, Walk, walk};
 use super::format::{
     BLOCK_BYTES, INDEX_MAGIC, IndexHeader, IndexRow, Sealed, VERSION, blocks_down, blocks_up,
 };
@@ -19,9 +20,8 @@ use super::options::{LaneEvent, LogId, ReadError};
 use super::partition_log::PartitionLog;
 use super::partitions::Partitions;
 use super::place::Place;
-use super::plan::{Plan, PlanRange, PlanStart, Resolved};
+use super::plan::{Plan, PlanStart, Request, Resolved};
 use crate::base::checksum::crc32c;
-use crate::base::ids::{Offset, Position};
 use crate::base::slab::Key;
 use crate::protocol::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
 use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring};
@@ -34,65 +34,6 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 const SCAN_BYTES: usize = 32 << 10;
 /// Segments whose index rows are kept in memory after they were sealed.
 const INDEXES_MAX: usize = 64;
-/// Segments that one plan spans.
-const RANGES_MAX: usize = 8;
-/// Batches found on disk that are remembered: where a consumer's next plan begins.
-const HINTS_COUNT: usize = 256;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hint {
-    log: LogId,
-    offset: Offset,
-    batch: FoundBatch,
-}
-
-/// A batch, by its place and header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FoundBatch {
-    place: Place,
-    base_offset: Offset,
-    bytes: u64,
-}
-
-/// The first batch wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    /// That ends at this offset or later.
-    Offset(Offset),
-    /// With this timestamp or a later one, not below the log start.
-    Timestamp(i64),
-}
-
-impl Target {
-    fn is_met_by(self, header: &BatchHeader, log_start: Offset) -> bool {
-        match self {
-            Self::Offset(offset) => header.last_offset() >= offset,
-            Self::Timestamp(timestamp) => {
-                header.max_timestamp.get() >= timestamp && header.last_offset() >= log_start
-            }
-        }
-    }
-}
-
-enum Walk {
-    Found(FoundBatch),
-    /// The header there is on disk.
-    Disk(Place),
-    /// The rows of this sealed segment are on disk.
-    Index(u64),
-    /// No batch meets the target.
-    End,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Request {
-    log: LogId,
-    from: Target,
-    upto: Offset,
-    bytes_max: u64,
-    progress: bool,
-}
-
 pub(super) struct Read {
     read: u64,
     log: LogId,
@@ -105,7 +46,7 @@ pub(super) struct Read {
     step: Step,
 }
 
-enum Purpose {
+pub(super) enum Purpose {
     /// Finds the first batch of a plan, or the one behind its end.
     Plan {
         request: Request,
@@ -140,7 +81,7 @@ pub(super) struct Reads {
     /// Smallest first.
     buffers: Vec<IoBuffer>,
     kept_bytes: usize,
-    hints: Vec<Option<Hint>>,
+    pub(super) hints: Hints,
     /// Sealed segments with rows in memory, oldest use first.
     indexes: VecDeque<(LogId, u64)>,
 }
@@ -153,23 +94,9 @@ impl Reads {
             buffers_out: 0,
             buffers: Vec::new(),
             kept_bytes: 0,
-            hints: vec![None; HINTS_COUNT],
+            hints: Hints::default(),
             indexes: VecDeque::new(),
         }
-    }
-
-    fn slot(log: LogId, offset: Offset) -> usize {
-        let mixed = (offset.0 as u64 ^ (u64::from(log.0) << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as usize % HINTS_COUNT
-    }
-
-    fn hint(&self, log: LogId, offset: Offset) -> Option<FoundBatch> {
-        let hint = self.hints[Self::slot(log, offset)]?;
-        (hint.log == log && hint.offset == offset).then_some(hint.batch)
-    }
-
-    fn remember(&mut self, log: LogId, offset: Offset, batch: FoundBatch) {
-        self.hints[Self::slot(log, offset)] = Some(Hint { log, offset, batch });
     }
 
     /// Keeps the rows of a sealed segment in memory, and lets go of those kept longest.
@@ -211,135 +138,7 @@ impl Reads {
 }
 
 impl Lane {
-    // ---- Plans -------------------------------------------------------------------------------
-
-    /// Plans the bytes from the batch that contains `from` up to `upto` (exclusive, a batch boundary,
-    /// at most `log_end`), at most `bytes_max`; with `progress`, the first batch whole however large.
-    /// `read` names the answer where it is `Pending`: the disk is asked in the next `turn`.
-    pub fn plan(
-        &mut self,
-        log: LogId,
-        from: Offset,
-        upto: Offset,
-        bytes_max: u64,
-        progress: bool,
-        read: u64,
-    ) -> PlanStart {
-        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
-        else {
-            return PlanStart::Offline;
-        };
-        if from < partition.log_start || from > partition.log_end {
-            return PlanStart::OutOfRange;
-        }
-        let upto = upto.min(partition.log_end);
-        if from >= upto || (bytes_max == 0 && !progress) {
-            return PlanStart::Empty;
-        }
-        let request = Request { log, from: Target::Offset(from), upto, bytes_max, progress };
-        self.plan_from(request, None, read)
-    }
-
-    /// Plans the first batch that has a record of `timestamp` or later, as `plan` does; which record
-    /// it is only the batch's records tell. `Empty` where there is none below `upto`.
-    pub fn plan_at_timestamp(&mut self, log: LogId, timestamp: i64, upto: Offset, read: u64) -> PlanStart {
-        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
-        else {
-            return PlanStart::Offline;
-        };
-        let upto = upto.min(partition.log_end);
-        let from = Target::Timestamp(timestamp);
-        self.plan_from(Request { log, from, upto, bytes_max: 0, progress: true }, None, read)
-    }
-
-    /// The largest timestamp and the base offset of the batch that has it.
-    pub fn max_timestamp(&self, log: LogId) -> Option<(i64, Offset)> {
-        let partition = self.partitions.get(log)?;
-        let kept = partition.segments.iter().filter(|segment| !segment.dropping);
-        let known = kept.filter_map(|segment| segment.max_timestamp);
-        // Of equal ones Kafka names the first.
-        known.reduce(|best, other| if other.0 > best.0 { other } else { best })
-    }
-
-    fn plan_from(&mut self, request: Request, start: Option<FoundBatch>, read: u64) -> PlanStart {
-        let start = match start {
-            Some(start) => start,
-            None => match self.find_batch(request.log, request.from) {
-                Walk::Found(batch) => batch,
-                Walk::End => return PlanStart::Empty,
-                waits => return self.plan_later(request, None, request.from, waits, read),
-            },
-        };
-        if start.base_offset >= request.upto {
-            return PlanStart::Empty;
-        }
-        let partition = self.partition(request.log);
-        let end = if request.upto == partition.log_end {
-            partition.end()
-        } else if request.upto == partition.durable_end {
-            partition.ends.durable
-        } else {
-            match self.find_batch(request.log, Target::Offset(request.upto)) {
-                Walk::Found(batch) => batch.place,
-                Walk::End => partition.end(),
-                waits => {
-                    let target = Target::Offset(request.upto);
-                    return self.plan_later(request, Some(start), target, waits, read);
-                }
-            }
-        };
-        let bytes_max = if request.progress { request.bytes_max.max(start.bytes) } else { request.bytes_max };
-        self.plan_ready(request.log, start, end, bytes_max)
-    }
-
-    fn plan_ready(&mut self, log: LogId, first: FoundBatch, to: Place, bytes_max: u64) -> PlanStart {
-        let partition = self.partitions.get_mut(log).expect("looked up before");
-        let mut plan = Plan {
-            log,
-            base_offset: first.base_offset,
-            batch_bytes: Some(first.bytes),
-            ranges: VecDeque::new(),
-            leases: Vec::new(),
-        };
-        let from = first.place;
-        let mut left = bytes_max;
-        let mut at = from;
-        for segment in partition.segments.iter_mut().skip_while(|segment| segment.id < from.segment) {
-            let end = if segment.id == to.segment { to.position } else { segment.bytes };
-            let start = if segment.id == from.segment { at.position } else { 0 };
-            let bytes = end.saturating_sub(start).min(left);
-            if bytes > 0 {
-                plan.ranges.push_back(PlanRange { segment: segment.id, position: Position(start), bytes });
-                plan.leases.push(segment.id);
-                segment.leases += 1;
-                left -= bytes;
-            }
-            if segment.id >= to.segment || left == 0 || plan.ranges.len() == RANGES_MAX {
-                break;
-            }
-            at = Place::new(segment.id, end);
-        }
-        if plan.ranges.is_empty() { PlanStart::Empty } else { PlanStart::Ready(plan) }
-    }
-
-    fn plan_later(
-        &mut self,
-        request: Request,
-        start: Option<FoundBatch>,
-        target: Target,
-        waits: Walk,
-        read: u64,
-    ) -> PlanStart {
-        let (segment, purpose) = match waits {
-            Walk::Disk(at) => (at.segment, Purpose::Plan { request, start, target, at }),
-            Walk::Index(segment) => (segment, Purpose::Index { request, start }),
-            Walk::Found(_) | Walk::End => panic!("nothing is to be waited for"),
-        };
-        self.read_later(read, request.log, segment, purpose);
-        PlanStart::Pending
-    }
-
-    fn read_later(&mut self, read: u64, log: LogId, segment: u64, purpose: Purpose) {
+    pub(super) fn read_later(&mut self, read: u64, log: LogId, segment: u64, purpose: Purpose) {
         let partition = self.partitions.get_mut(log).expect("looked up before");
         partition.segment_mut(segment).expect("what is read exists").leases += 1;
         self.reads.waiting.push_back(Read {
@@ -352,42 +151,6 @@ impl Lane {
             buffer: None,
             step: Step::Open,
         });
-    }
-
-    /// Gives the plan's segments back; they may be deleted now.
-    pub fn release(&mut self, plan: Plan) {
-        for segment in plan.leases {
-            self.release_lease(plan.log, segment);
-        }
-    }
-
-    fn release_lease(&mut self, log: LogId, segment: u64) {
-        let found = self.partitions.get_mut(log).and_then(|partition| partition.segment_mut(segment));
-        found.expect("a leased segment stays").leases -= 1;
-    }
-
-    // ---- Find --------------------------------------------------------------------------------
-
-    fn find_batch(&self, log: LogId, target: Target) -> Walk {
-        let partition = self.partition(log);
-        match target {
-            Target::Offset(offset) => {
-                if let Some((place, _)) = partition.tail.batch_before(offset) {
-                    return walk(partition, place, target);
-                }
-                if let Some(batch) = self.reads.hint(log, offset).filter(|hint| {
-                    partition.segment(hint.place.segment).is_some_and(|segment| !segment.dropping)
-                }) {
-                    return Walk::Found(batch);
-                }
-                let segment = partition.segment_of(offset);
-                let Some(rows) = &segment.rows else { return Walk::Index(segment.id) };
-                let row = rows.partition_point(|row| row.base_offset.get() <= offset.0).checked_sub(1);
-                let position = row.map_or(0, |row| rows[row].position.get());
-                walk(partition, Place::new(segment.id, position), target)
-            }
-            Target::Timestamp(timestamp) => find_timestamp(partition, timestamp),
-        }
     }
 
     // ---- Windows -----------------------------------------------------------------------------
@@ -552,7 +315,7 @@ impl Lane {
                     Err(what) => self.read_fail(ring, job, ReadError::Damaged(what)),
                     Ok(Walk::Found(batch)) => {
                         if let Target::Offset(offset) = target {
-                            self.reads.remember(job.log, offset, batch);
+                            self.reads.hints.remember(job.log, offset, batch);
                         }
                         let found_start = start.or((target == request.from).then_some(batch));
                         self.read_replan(ring, job, request, found_start)
@@ -711,42 +474,6 @@ impl Lane {
         }
         self.release_lease(job.log, job.segment);
     }
-}
-
-/// Walks through memory from the batch at `place` to the one wanted.
-fn walk(partition: &PartitionLog, place: Place, target: Target) -> Walk {
-    let mut place = place;
-    loop {
-        let Some(index) = partition.segment_index(place.segment) else { return Walk::End };
-        let segment = &partition.segments[index];
-        if place.position >= segment.bytes {
-            match partition.segments.get(index + 1) {
-                Some(next) => place = Place::new(next.id, 0),
-                None => return Walk::End,
-            }
-            continue;
-        }
-        let Some(header) = partition.tail.header(place) else { return Walk::Disk(place) };
-        let bytes = header.size_bytes().expect("only whole batches are appended") as u64;
-        if target.is_met_by(&header, partition.log_start) {
-            return Walk::Found(FoundBatch { place, base_offset: header.base_offset(), bytes });
-        }
-        place = place.plus(bytes);
-    }
-}
-
-fn find_timestamp(partition: &PartitionLog, timestamp: i64) -> Walk {
-    let kept = partition.segments.iter().filter(|segment| !segment.dropping);
-    for segment in kept {
-        if segment.max_timestamp.is_none_or(|(max, _)| max < timestamp) {
-            continue;
-        }
-        let Some(rows) = &segment.rows else { return Walk::Index(segment.id) };
-        let row = rows.iter().find(|row| row.max_timestamp.get() >= timestamp);
-        let position = row.map_or(0, |row| row.position.get());
-        return walk(partition, Place::new(segment.id, position), Target::Timestamp(timestamp));
-    }
-    Walk::End
 }
 
 /// Bytes from `place` on that are whole batches, at most `bytes_max` or one batch; cut where the plan

@@ -9,19 +9,16 @@
 
 use std::path::{Path, PathBuf};
 
-use zerocopy::FromBytes;
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
-
-use super::checkpoint::{Checkpoint, IMAGE_FILES, decode_partition, image_bytes};
+use super::checkpoint::Checkpoint;
 use super::cycle::Cycle;
 use super::directory::lane_dir;
 use super::disk::{Disk, failed};
 use super::files::Files;
-use super::format::{
-    BLOCK_BYTES, EntryHeader, EntryKind, IMAGE_MAGIC, ImageHeader, Sealed, VERSION, blocks_up,
-};
+use super::format::{BLOCK_BYTES, EntryHeader, EntryKind, ImageHeader, blocks_up};
+use super::image::{FoundImage, create_image, find_images, redo_of_image};
 use super::jobs::Jobs;
 use super::journal::{FreeFile, Journal, JournalFile};
+use super::journal_chain::{ReplayEnd, find_files, replay};
 use super::lane::Lane;
 use super::materialise::Staging;
 use super::options::{LaneError, LaneOptions, LogId, RecoveryReport};
@@ -30,38 +27,14 @@ use super::place::Place;
 use super::prewrite;
 use super::read::Reads;
 use super::redo::{Contradiction, Redo};
-use super::replay::{Chain, FirstGroup, FoundFile, Walker, entries, item_end};
+use super::replay::FoundFile;
 use super::segment::partitions_dir;
 use super::stats::LaneStats;
-use super::tail::TailPool;
-use super::verdict::{Found, Verdict, judge};
-use crate::base::checksum::crc32c;
 use crate::base::ids::MonotonicNs;
-use crate::ring::{IoBuffer, IoError, OpenMode, Ring, WriteMode};
+use crate::ring::{IoError, OpenMode, Ring, WriteMode};
 
 /// The first start waits for one file of this size only.
 const FIRST_FILE_BYTES_MAX: u64 = 4 << 20;
-
-/// An image as found on disk.
-pub(super) struct FoundImage {
-    pub(super) index: usize,
-    /// The largest of both images: the next one has a larger one.
-    pub(super) generation: u64,
-    pub(super) header: ImageHeader,
-    pub(super) payload: Vec<u8>,
-}
-
-/// Where replay ended.
-pub(super) struct ReplayEnd {
-    pub(super) chain: Chain,
-    /// Files in the order of their groups.
-    pub(super) used: Vec<FoundFile>,
-    pub(super) position: u64,
-    pub(super) item_next: u64,
-    pub(super) groups_count: u64,
-    pub(super) bytes: u64,
-    pub(super) torn: Option<String>,
-}
 
 impl Lane {
     /// Opens a lane, or makes it where it is absent. Blocks. Precondition: `prepare_dir` succeeded.
@@ -250,34 +223,6 @@ fn make_lane_dirs(disk: &mut Disk<'_>, dir: &Path, lane_dir: &Path) -> Result<()
     disk.flush_dir(&dir.join("lanes"))
 }
 
-// ---- Images ----------------------------------------------------------------------------------
-
-/// The newest intact image. None where the lane was never made.
-pub(super) fn find_image(disk: &mut Disk<'_>, dir: &Path) -> Result<Option<FoundImage>, LaneError> {
-    Ok(find_images(disk, dir, false)?.into_iter().next())
-}
-
-/// The intact images, newest first; flushed where the lane is to be served.
-fn find_images(disk: &mut Disk<'_>, dir: &Path, flush: bool) -> Result<Vec<FoundImage>, LaneError> {
-    let mut images = Vec::new();
-    for (index, name) in IMAGE_FILES.iter().enumerate() {
-        if let Some((header, payload)) = read_image(disk, &dir.join(name), flush)? {
-            images.push(FoundImage { index, generation: header.generation.get(), header, payload });
-        }
-    }
-    images.sort_by_key(|image| std::cmp::Reverse(image.generation));
-    let Some(generation) = images.first().map(|newest| newest.generation) else {
-        if disk.list_dir(&dir.join("journal"))?.is_empty() {
-            return Ok(images);
-        }
-        // The first image is durable before the first journal file is made.
-        let what = format!("{} has a journal but no intact checkpoint image", dir.display());
-        return Err(LaneError::Damaged { what });
-    };
-    images.iter_mut().for_each(|image| image.generation = generation);
-    Ok(images)
-}
-
 /// Redo of everything behind an image.
 fn redo_from(
     disk: &mut Disk<'_>,
@@ -289,286 +234,6 @@ fn redo_from(
     let mut redo = redo_of_image(image, options)?;
     let end = replay(disk, dir, &image.header, files, |entry, incarnation| redo.apply(entry, incarnation))?;
     Ok((redo, end))
-}
-
-pub(super) fn read_image(
-    disk: &mut Disk<'_>,
-    path: &Path,
-    flush: bool,
-) -> Result<Option<(ImageHeader, Vec<u8>)>, LaneError> {
-    let fail = |error| failed("reading", path, error);
-    let file = match disk.open(path, if flush { OpenMode::Write } else { OpenMode::Read }) {
-        Ok(file) => file,
-        Err(IoError::NotFound) => return Ok(None),
-        Err(error) => return Err(fail(error)),
-    };
-    if flush {
-        disk.flush(file).map_err(|error| failed("flush of", path, error))?;
-    }
-    let first = disk.read_all(file, ImageHeader::BYTES as u64).map_err(fail)?;
-    let header = ImageHeader::read_from_bytes(&first).ok().filter(|header| header.magic == IMAGE_MAGIC);
-    let found = match header {
-        Some(header) if header.version.get() > VERSION => {
-            let version = header.version.get();
-            return Err(LaneError::NewerVersion { what: path.display().to_string(), version });
-        }
-        Some(header) if header.is_intact() => {
-            let bytes = ImageHeader::BYTES as u64 + header.payload_bytes.get();
-            let mut payload = disk.read_all(file, bytes).map_err(fail)?;
-            payload.drain(..ImageHeader::BYTES.min(payload.len()));
-            let whole = payload.len() as u64 == header.payload_bytes.get()
-                && crc32c(&payload) == header.payload_checksum.get();
-            whole.then_some((header, payload))
-        }
-        _ => None,
-    };
-    disk.ring.close(file);
-    Ok(found)
-}
-
-/// The first image of a new lane: it carries the journal's secret.
-fn create_image(disk: &mut Disk<'_>, dir: &Path) -> Result<FoundImage, LaneError> {
-    let mut log_id = [0; 16];
-    disk.ring.entropy(&mut log_id);
-    let mut header = ImageHeader {
-        magic: IMAGE_MAGIC,
-        version: U16::new(VERSION),
-        reserved: U16::ZERO,
-        header_checksum: U32::ZERO,
-        log_id,
-        generation: U64::new(1),
-        replay_number: U64::new(1),
-        durable_number: U64::ZERO,
-        item_next: U64::ZERO,
-        segment_next: U64::new(1),
-        log_next: U32::ZERO,
-        replay_previous: U32::ZERO,
-        incarnation: U64::ZERO,
-        payload_bytes: U64::ZERO,
-        payload_checksum: U32::new(crc32c(&[])),
-        rows_count: U32::ZERO,
-        reserved_end: [0; 24],
-    };
-    let buffer = image_bytes(&mut header, &[]);
-    // The second file has no image yet, but its name is durable from the beginning.
-    disk.write_file(&dir.join(IMAGE_FILES[1]), IoBuffer::new(BLOCK_BYTES), None)?;
-    disk.write_file(&dir.join(IMAGE_FILES[0]), buffer, None)?;
-    disk.flush_dir(&dir.join("checkpoint"))?;
-    Ok(FoundImage { index: 0, generation: 1, header, payload: Vec::new() })
-}
-
-pub(super) fn redo_of_image(image: &FoundImage, options: &LaneOptions) -> Result<Redo, LaneError> {
-    let pool = TailPool::new(options.tail_pool_bytes as usize);
-    let header = &image.header;
-    let lane_dir = lane_dir(&options.dir, options.lane);
-    let mut redo = Redo::new(lane_dir.clone(), pool, header.log_next.get(), header.segment_next.get());
-    let mut rest = &image.payload[..];
-    for row in 0..header.rows_count.get() {
-        let Some(decoded) = decode_partition(&mut rest, &lane_dir) else {
-            let what = format!("row {row} of the checkpoint image is malformed");
-            return Err(LaneError::Damaged { what });
-        };
-        let mut partition = decoded.partition;
-        partition.dropping = decoded.dropping.then_some(0);
-        redo.insert(partition, decoded.item);
-    }
-    Ok(redo)
-}
-
-// ---- Journal ---------------------------------------------------------------------------------
-
-/// The journal files, flushed where they may be written, with what they begin with.
-pub(super) fn find_files(
-    disk: &mut Disk<'_>,
-    dir: &Path,
-    log_id: &[u8; 16],
-    mode: OpenMode,
-) -> Result<Vec<FoundFile>, LaneError> {
-    let journal_dir = dir.join("journal");
-    let mut files = Vec::new();
-    for entry in disk.list_dir(&journal_dir)? {
-        let number = entry.name.strip_suffix(".journal").and_then(|stem| stem.parse().ok());
-        let Some(number) = number else { continue };
-        let path = journal_dir.join(&entry.name);
-        let file = disk.open(&path, mode).map_err(|error| failed("opening", &path, error))?;
-        if mode == OpenMode::Write {
-            disk.flush(file).map_err(|error| failed("flush of", &path, error))?;
-        }
-        let mut found = FoundFile { number, file, bytes: entry.bytes, first: None, ready: false };
-        let header =
-            Walker::new(disk, *log_id).header(&found, 0).map_err(|error| failed("reading", &path, error))?;
-        match header {
-            Ok(header) => {
-                found.ready = true;
-                found.first = Some(FirstGroup {
-                    number: header.number.get(),
-                    incarnation: header.incarnation.get(),
-                    previous_checksum: header.previous_checksum.get(),
-                });
-            }
-            Err(Found::Newer) => {
-                return Err(LaneError::NewerVersion {
-                    what: path.display().to_string(),
-                    version: VERSION + 1,
-                });
-            }
-            Err(_) => {
-                found.ready = Walker::new(disk, *log_id)
-                    .is_stamped(&found)
-                    .map_err(|error| failed("reading", &path, error))?;
-            }
-        }
-        files.push(found);
-    }
-    Ok(files)
-}
-
-/// Walks the groups from the image's first one on.
-pub(super) fn replay(
-    disk: &mut Disk<'_>,
-    dir: &Path,
-    image: &ImageHeader,
-    files: &[FoundFile],
-    mut apply: impl FnMut(&super::replay::Entry<'_>, u64) -> Result<(), Contradiction>,
-) -> Result<ReplayEnd, LaneError> {
-    let mut walker = Walker::new(disk, image.log_id);
-    let mut end = ReplayEnd {
-        chain: Chain {
-            number: image.replay_number.get(),
-            previous_checksum: image.replay_previous.get(),
-            incarnation: 0,
-        },
-        used: Vec::new(),
-        position: 0,
-        item_next: image.item_next.get(),
-        groups_count: 0,
-        bytes: 0,
-        torn: None,
-    };
-    let mut current: Option<FoundFile> = None;
-    loop {
-        let here = match &current {
-            Some(file) if end.position < file.bytes => walker.group(file, end.position, end.chain),
-            _ => Err(Found::Nothing),
-        };
-        let group = match here {
-            Ok(group) => group,
-            Err(found) => {
-                // The file may be full: does another one go on?
-                let next = next_file(&mut walker, files, &end);
-                match next {
-                    Some((file, Ok(group))) => {
-                        end.position = 0;
-                        end.used.push(file.clone());
-                        current = Some(file);
-                        group
-                    }
-                    Some((_, Err(worse))) => {
-                        return end_of_journal(
-                            &mut walker,
-                            dir,
-                            image,
-                            files,
-                            current,
-                            worst(found, worse),
-                            end,
-                        );
-                    }
-                    None => return end_of_journal(&mut walker, dir, image, files, current, found, end),
-                }
-            }
-        };
-        let incarnation = current.as_ref().and_then(|file| file.first).map_or(0, |first| first.incarnation);
-        let damaged = |what: String| LaneError::Damaged { what: format!("{}: {what}", dir.display()) };
-        let number = group.header.number.get();
-        let malformed = || damaged(format!("group {number} is intact and malformed"));
-        for entry in entries(&group).ok_or_else(malformed)? {
-            apply(&entry, incarnation).map_err(|Contradiction(what)| damaged(what))?;
-        }
-        end.chain = Chain {
-            number: number + 1,
-            previous_checksum: group.header.header_checksum.get(),
-            incarnation: group.header.incarnation.get(),
-        };
-        end.item_next = item_end(&group).ok_or_else(malformed)?;
-        end.position += group.size_bytes();
-        end.bytes += group.size_bytes();
-        end.groups_count += 1;
-    }
-}
-
-/// The file whose first group follows the chain, and that group or what is there instead.
-fn next_file(
-    walker: &mut Walker<'_, '_>,
-    files: &[FoundFile],
-    end: &ReplayEnd,
-) -> Option<(FoundFile, Result<super::replay::Group, Found>)> {
-    let follows = |first: &FirstGroup| {
-        first.number == end.chain.number && first.previous_checksum == end.chain.previous_checksum
-    };
-    let file = files.iter().find(|file| file.first.as_ref().is_some_and(follows))?;
-    let group = walker.group(file, 0, end.chain);
-    Some((file.clone(), group))
-}
-
-fn worst(here: Found, next: Found) -> Found {
-    match (here, next) {
-        (Found::Unreadable, _) | (_, Found::Unreadable) => Found::Unreadable,
-        (Found::Newer, _) | (_, Found::Newer) => Found::Newer,
-        (Found::HeaderOnly, _) | (_, Found::HeaderOnly) => Found::HeaderOnly,
-        (Found::Nothing, Found::Nothing) => Found::Nothing,
-    }
-}
-
-/// No group follows: is it the end, a torn group, or damage?
-fn end_of_journal(
-    walker: &mut Walker<'_, '_>,
-    dir: &Path,
-    image: &ImageHeader,
-    files: &[FoundFile],
-    current: Option<FoundFile>,
-    found: Found,
-    mut end: ReplayEnd,
-) -> Result<ReplayEnd, LaneError> {
-    let number = end.chain.number;
-    let counted = number <= image.durable_number.get();
-    let unreadable = |error| failed("reading the journal in", dir, error);
-    let mut later = false;
-    for file in files {
-        let from = match &current {
-            Some(current) if current.number == file.number => end.position,
-            _ => 0,
-        };
-        // Of the other files the first group tells: a later one there begins a file.
-        let scanned = if from > 0 || current.as_ref().is_some_and(|current| current.number == file.number) {
-            walker.any_later(file, from, number).map_err(unreadable)?
-        } else {
-            file.first.is_some_and(|first| first.number > number)
-                && walker.any_later(file, 0, number).map_err(unreadable)?
-        };
-        later |= scanned;
-    }
-    let place = match &current {
-        Some(file) => format!("{} at {}", prewrite::file_name(file.number), end.position),
-        None => "no file".to_owned(),
-    };
-    match judge(found, counted, later) {
-        Verdict::End => Ok(end),
-        Verdict::Torn => {
-            end.torn = Some(place);
-            Ok(end)
-        }
-        Verdict::Damage => {
-            let why = if later { "a later group is there" } else { "the checkpoint counts it as durable" };
-            let what =
-                format!("{}: group {number} ({place}) is missing or changed, but {why}", dir.display());
-            Err(LaneError::Damaged { what })
-        }
-        Verdict::ReadError => Err(unreadable(IoError::Os(5))),
-        Verdict::NewerVersion => {
-            Err(LaneError::NewerVersion { what: format!("{}: {place}", dir.display()), version: VERSION + 1 })
-        }
-    }
 }
 
 fn make_journal(

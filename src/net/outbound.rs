@@ -14,7 +14,7 @@ impl Turn {
 #[derive(Debug)]
 enum Slot<S> {
     Waiting,
-    /// A whole frame.
+    /// A whole frame, or nothing: of a request without a response.
     Ready(Vec<u8>),
     /// A frame that is produced piece by piece as the socket drains.
     Stream(S),
@@ -82,6 +82,9 @@ impl<S> Outbound<S> {
     pub fn take(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Next<'_, S> {
         while out.len() < bytes_max && matches!(self.slots.front(), Some((_, Slot::Ready(_)))) {
             let Some(Slot::Ready(response)) = self.pop() else { unreachable!("matched above") };
+            if response.is_empty() {
+                continue;
+            }
             if out.is_empty() {
                 *out = response;
             } else {
@@ -133,6 +136,19 @@ impl<S> Outbound<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_without_a_response_keeps_its_place() {
+        let mut outbound: Outbound<u8> = Outbound::default();
+        let (silent, answered) = (outbound.open(1), outbound.open(1));
+        outbound.ready(answered, vec![1]);
+        let mut out = Vec::new();
+        outbound.take(&mut out, 100);
+        assert!(out.is_empty());
+        outbound.ready(silent, Vec::new());
+        outbound.take(&mut out, 100);
+        assert_eq!((out, outbound.is_empty(), outbound.cost_bytes()), (vec![1], true, 0));
+    }
 
     #[test]
     fn a_later_response_waits_for_the_earlier() {

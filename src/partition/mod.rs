@@ -10,6 +10,7 @@
 pub mod append;
 pub mod idempotence;
 pub mod read;
+pub mod retention;
 pub mod timestamps;
 pub mod topic_config;
 pub mod waiters;

@@ -17,6 +17,8 @@ pub enum ReadRefusal {
     UnknownLeaderEpoch,
     /// The log directory is fenced, or the partition damaged.
     Offline,
+    /// The journal is full for the moment.
+    Busy,
 }
 
 /// An offset asked for by its meaning.

@@ -84,6 +84,11 @@ pub const FIELDS: &[Field] = &[
     ),
     field("log.dir", "", "One log directory; used when log.dirs isn't given."),
     field("log.dirs", "./corelane-data", "Log directory. This version takes exactly one."),
+    field(
+        "log.retention.check.interval.ms",
+        "300000",
+        "How often segments over their time or size are looked for. Milliseconds, 1 or more.",
+    ),
     field("log.segment.bytes", "1073741824", "See segment.bytes."),
     field(
         "max.connections",
@@ -142,6 +147,7 @@ pub struct Config {
     pub tail_pool_bytes: u64,
     pub request_bytes_max: usize,
     pub idle_ms_max: u64,
+    pub retention_check_ms: u64,
     pub connections_max: usize,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
@@ -261,6 +267,7 @@ impl Config {
             request_bytes_max: reader.number("socket.request.max.bytes", 1 << 20, i64::from(i32::MAX))?
                 as usize,
             idle_ms_max: reader.number("connections.max.idle.ms", 1, i64::MAX)? as u64,
+            retention_check_ms: reader.number("log.retention.check.interval.ms", 1, i64::MAX)? as u64,
             connections_max: reader.number("max.connections", 1, i64::from(i32::MAX))? as usize,
             auto_create_topics: reader.truth("auto.create.topics.enable")?,
             offsets_partitions_count: reader.number("offsets.topic.num.partitions", 1, 10_000)? as i32,

@@ -123,6 +123,10 @@ impl Core {
                 let request = cold::decode(version, body)?;
                 self.work.push_back(Work::Gather(origin, Gathering::EpochEnds(request)));
             }
+            ApiKey::DeleteRecords => {
+                let request = cold::decode(version, body)?;
+                self.work.push_back(Work::Gather(origin, Gathering::DeleteRecords(request)));
+            }
             _ => self.on_group_request(origin, client_id, body)?,
         }
         Ok(())

@@ -24,13 +24,17 @@ pub enum PartitionCommand {
         current: Option<LeaderEpoch>,
         asked: LeaderEpoch,
     },
+    /// Below the high watermark where `before` is None.
+    DeleteRecords {
+        before: Option<Offset>,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct AppendOptions {
     /// acks=all: the in-sync replicas must be enough.
     pub all_replicas: bool,
-    /// Nobody awaits an outcome.
+    /// acks=0: the outcome is known once the batch has its offset.
     pub silent: bool,
 }
 
@@ -56,6 +60,8 @@ pub enum PartitionOutcome {
     Planned(Result<Planned, ReadRefusal>),
     ListedOffset(Result<Option<ListedOffset>, ReadRefusal>),
     EpochEnd(Result<Option<(LeaderEpoch, Offset)>, ReadRefusal>),
+    /// The log start, durable.
+    DeletedRecords(Result<Offset, ReadRefusal>),
 }
 
 #[derive(Clone, Copy, Debug)]

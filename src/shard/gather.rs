@@ -4,12 +4,14 @@ use super::command::{PartitionCommand, PartitionOutcome};
 use super::mail::Mail;
 use super::request::{Origin, Pending, Request};
 use super::{Core, Shard};
+use crate::api::error_map::of_read;
 use crate::api::groups::Kept;
-use crate::api::{list_offsets, offset_for_leader_epoch};
-use crate::base::ids::TopicPartition;
+use crate::api::{delete_records, list_offsets, offset_for_leader_epoch};
+use crate::base::ids::{LeaderEpoch, TopicPartition};
 use crate::base::slab::Key;
 use crate::coordinator::GroupResponse;
 use crate::partition::waiters::ReplyTo;
+use crate::protocol::cold::delete_records_request::DeleteRecordsRequestData;
 use crate::protocol::cold::list_offsets_request::ListOffsetsRequestData;
 use crate::protocol::cold::offset_for_leader_epoch_request::OffsetForLeaderEpochRequestData;
 
@@ -18,37 +20,65 @@ use crate::protocol::cold::offset_for_leader_epoch_request::OffsetForLeaderEpoch
 pub enum Gathering {
     ListOffsets(ListOffsetsRequestData),
     EpochEnds(OffsetForLeaderEpochRequestData),
+    DeleteRecords(DeleteRecordsRequestData),
 }
 
 /// A request that has asked, and the answers so far.
 #[derive(Debug)]
 pub enum Gather {
-    ListOffsets {
-        request: ListOffsetsRequestData,
-        outcomes: Vec<Option<list_offsets::Outcome>>,
-        outstanding: u32,
-    },
-    EpochEnds {
-        request: OffsetForLeaderEpochRequestData,
-        outcomes: Vec<Option<offset_for_leader_epoch::Outcome>>,
-        outstanding: u32,
-    },
-    Groups {
-        kept: Kept,
-        parts: Vec<Option<GroupResponse>>,
-        outstanding: u32,
-    },
+    ListOffsets(Round<ListOffsetsRequestData, list_offsets::Outcome>),
+    EpochEnds(Round<OffsetForLeaderEpochRequestData, offset_for_leader_epoch::Outcome>),
+    DeleteRecords(Round<DeleteRecordsRequestData, delete_records::Outcome>),
+    Groups { kept: Kept, parts: Vec<Option<GroupResponse>>, outstanding: u32 },
+}
+
+/// The partitions of a request, each of which is answered by its owner.
+#[derive(Debug)]
+pub struct Round<R, O> {
+    request: R,
+    outcomes: Vec<Option<O>>,
+    outstanding: usize,
 }
 
 /// What each part asks of whom; `None` is answered already.
 type Asks = Vec<Option<(TopicPartition, PartitionCommand)>>;
 
+impl<R, O> Round<R, O> {
+    /// `parts`: for each partition of the request, in its order, what to ask or its outcome.
+    fn new(request: R, parts: Vec<Result<(TopicPartition, PartitionCommand), O>>) -> (Self, Asks) {
+        let mut asks = Asks::new();
+        let mut outcomes = Vec::new();
+        for part in parts {
+            let (ask, outcome) = match part {
+                Ok(ask) => (Some(ask), None),
+                Err(outcome) => (None, Some(outcome)),
+            };
+            asks.push(ask);
+            outcomes.push(outcome);
+        }
+        // One more: that everybody was asked.
+        let outstanding = asks.iter().flatten().count() + 1;
+        (Self { request, outcomes, outstanding }, asks)
+    }
+
+    /// Takes an outcome, or the note that all were asked; true after the last.
+    fn settle(&mut self, answer: Option<(u32, O)>) -> bool {
+        if let Some((part, outcome)) = answer {
+            self.outcomes[part as usize] = Some(outcome);
+        }
+        self.outstanding -= 1;
+        self.outstanding == 0
+    }
+
+    fn into_outcomes(self) -> (R, Vec<O>) {
+        let outcomes = self.outcomes.into_iter().map(|outcome| outcome.expect("all answered"));
+        (self.request, outcomes.collect())
+    }
+}
+
 impl Shard {
     pub fn gather(&mut self, origin: Origin, gathering: Gathering) {
-        let (gather, asks) = match gathering {
-            Gathering::ListOffsets(request) => self.core.ask_list_offsets(origin, request),
-            Gathering::EpochEnds(request) => self.core.ask_epoch_ends(origin, request),
-        };
+        let (gather, asks) = self.core.ask(origin, gathering);
         let (own, epoch) = (self.core.id, self.core.metadata.catalog.epoch());
         let request = self.core.keep(origin, Pending::Gather(Box::new(gather)));
         for (part, ask) in asks.into_iter().enumerate() {
@@ -66,49 +96,54 @@ impl Shard {
 }
 
 impl Core {
-    fn ask_list_offsets(&self, origin: Origin, request: ListOffsetsRequestData) -> (Gather, Asks) {
+    fn ask(&self, origin: Origin, gathering: Gathering) -> (Gather, Asks) {
         let context = self.context(origin);
-        let mut outcomes = Vec::new();
-        let mut asks = Asks::new();
-        for topic in &request.topics {
-            for partition in &topic.partitions {
-                match list_offsets::ask(origin.version, topic.name.as_str(), partition, &context) {
-                    Ok((target, leader_epoch, query)) => {
-                        asks.push(Some((target, PartitionCommand::ListOffset { leader_epoch, query })));
-                        outcomes.push(None);
-                    }
-                    Err(outcome) => {
-                        asks.push(None);
-                        outcomes.push(Some(outcome));
-                    }
-                }
+        match gathering {
+            Gathering::ListOffsets(request) => {
+                let parts = request.topics.iter().flat_map(|topic| {
+                    let name = topic.name.as_str();
+                    topic.partitions.iter().map(move |partition| (name, partition))
+                });
+                let parts = parts.map(|(topic, partition)| {
+                    let asked = list_offsets::ask(origin.version, topic, partition, &context);
+                    asked.map(|(target, leader_epoch, query)| {
+                        (target, PartitionCommand::ListOffset { leader_epoch, query })
+                    })
+                });
+                let parts = parts.collect();
+                let (round, asks) = Round::new(request, parts);
+                (Gather::ListOffsets(round), asks)
+            }
+            Gathering::EpochEnds(request) => {
+                let parts = request.topics.iter().flat_map(|topic| {
+                    let name = topic.topic.as_str();
+                    topic.partitions.iter().map(move |partition| (name, partition))
+                });
+                let parts = parts.map(|(topic, partition)| {
+                    let asked = offset_for_leader_epoch::ask(topic, partition, &context);
+                    asked.map(|(target, current)| {
+                        let asked = LeaderEpoch(partition.leader_epoch);
+                        (target, PartitionCommand::EpochEnd { current, asked })
+                    })
+                });
+                let parts = parts.collect();
+                let (round, asks) = Round::new(request, parts);
+                (Gather::EpochEnds(round), asks)
+            }
+            Gathering::DeleteRecords(request) => {
+                let parts = request.topics.iter().flat_map(|topic| {
+                    let name = topic.name.as_str();
+                    topic.partitions.iter().map(move |partition| (name, partition))
+                });
+                let parts = parts.map(|(topic, partition)| {
+                    let asked = delete_records::ask(topic, partition, &context);
+                    asked.map(|(target, before)| (target, PartitionCommand::DeleteRecords { before }))
+                });
+                let parts = parts.collect();
+                let (round, asks) = Round::new(request, parts);
+                (Gather::DeleteRecords(round), asks)
             }
         }
-        let outstanding = asks.iter().flatten().count() as u32 + 1;
-        (Gather::ListOffsets { request, outcomes, outstanding }, asks)
-    }
-
-    fn ask_epoch_ends(&self, origin: Origin, request: OffsetForLeaderEpochRequestData) -> (Gather, Asks) {
-        let context = self.context(origin);
-        let mut outcomes = Vec::new();
-        let mut asks = Asks::new();
-        for topic in &request.topics {
-            for partition in &topic.partitions {
-                match offset_for_leader_epoch::ask(topic.topic.as_str(), partition, &context) {
-                    Ok((target, current)) => {
-                        let asked = crate::base::ids::LeaderEpoch(partition.leader_epoch);
-                        asks.push(Some((target, PartitionCommand::EpochEnd { current, asked })));
-                        outcomes.push(None);
-                    }
-                    Err(outcome) => {
-                        asks.push(None);
-                        outcomes.push(Some(outcome));
-                    }
-                }
-            }
-        }
-        let outstanding = asks.iter().flatten().count() as u32 + 1;
-        (Gather::EpochEnds { request, outcomes, outstanding }, asks)
     }
 
     /// Takes one answer, or the note that all were asked, and responds after the last.
@@ -116,23 +151,23 @@ impl Core {
         let Some(Request { pending: Pending::Gather(gather), .. }) = self.requests.get_mut(request) else {
             return;
         };
-        let outstanding = match (&mut **gather, answer) {
-            (Gather::ListOffsets { outcomes, outstanding, .. }, answer) => {
-                if let Some((part, PartitionOutcome::ListedOffset(outcome))) = answer {
-                    outcomes[part as usize] = Some(list_offsets::settle(outcome));
-                }
-                outstanding
+        let is_last = match (&mut **gather, answer) {
+            (Gather::ListOffsets(round), None) => round.settle(None),
+            (Gather::EpochEnds(round), None) => round.settle(None),
+            (Gather::DeleteRecords(round), None) => round.settle(None),
+            (Gather::ListOffsets(round), Some((part, PartitionOutcome::ListedOffset(outcome)))) => {
+                round.settle(Some((part, outcome.map_err(of_read))))
             }
-            (Gather::EpochEnds { outcomes, outstanding, .. }, answer) => {
-                if let Some((part, PartitionOutcome::EpochEnd(outcome))) = answer {
-                    outcomes[part as usize] = Some(outcome.map_err(crate::api::error_map::of_read));
-                }
-                outstanding
+            (Gather::EpochEnds(round), Some((part, PartitionOutcome::EpochEnd(outcome)))) => {
+                round.settle(Some((part, outcome.map_err(of_read))))
             }
-            (Gather::Groups { .. }, _) => unreachable!("coordinators answer by `settle_group`"),
+            (Gather::DeleteRecords(round), Some((part, PartitionOutcome::DeletedRecords(outcome)))) => {
+                round.settle(Some((part, outcome.map_err(of_read))))
+            }
+            (_, Some((_, outcome))) => unreachable!("nobody asked for {outcome:?}"),
+            (Gather::Groups { .. }, None) => unreachable!("coordinators answer by `settle_group`"),
         };
-        *outstanding -= 1;
-        if *outstanding == 0 {
+        if is_last {
             self.respond_gathered(request);
         }
     }
@@ -142,13 +177,17 @@ impl Core {
             unreachable!("the caller found it")
         };
         match *gather {
-            Gather::ListOffsets { request, outcomes, .. } => {
-                let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("all answered")).collect();
+            Gather::ListOffsets(round) => {
+                let (request, outcomes) = round.into_outcomes();
                 self.respond_cold(origin, &list_offsets::respond(origin.version, &request, outcomes));
             }
-            Gather::EpochEnds { request, outcomes, .. } => {
-                let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("all answered")).collect();
+            Gather::EpochEnds(round) => {
+                let (request, outcomes) = round.into_outcomes();
                 self.respond_cold(origin, &offset_for_leader_epoch::respond(&request, outcomes));
+            }
+            Gather::DeleteRecords(round) => {
+                let (request, outcomes) = round.into_outcomes();
+                self.respond_cold(origin, &delete_records::respond(&request, outcomes));
             }
             Gather::Groups { .. } => unreachable!("coordinators answer by `settle_group`"),
         }

@@ -89,7 +89,8 @@ impl Shard {
 
     fn housekeep(&mut self) -> bool {
         let (now, wall) = (self.core.now, self.core.wall);
-        self.core.storage.housekeep(&mut self.ring, now, wall)
+        let more = self.core.step_retention();
+        self.core.storage.housekeep(&mut self.ring, now, wall) || more
     }
 
     fn count(&self, cells: &Cells) {

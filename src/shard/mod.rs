@@ -10,6 +10,7 @@
 pub mod clients;
 pub mod cold;
 pub mod command;
+pub mod delete_records;
 pub mod fetch;
 pub mod gather;
 pub mod groups;
@@ -20,6 +21,7 @@ pub mod metadata;
 pub mod offsets;
 pub mod produce;
 pub mod request;
+pub mod retention;
 pub mod scan;
 pub mod spare;
 pub mod storage;
@@ -49,6 +51,7 @@ use crate::protocol::reader::DecodeError;
 use crate::ring::{Completion, Ring, Sleep};
 use clients::Clients;
 use command::{PartitionCommand, PartitionOutcome};
+use delete_records::MovedLogStart;
 use gather::Gathering;
 use groups::Groups;
 use log_limit::LogLimit;
@@ -63,6 +66,9 @@ use timers::{Timer, Timers};
 /// Memory that a byte of a request costs which isn't read in place, while it is decoded and answered: a
 /// topic of two bytes becomes a hundred, but most bytes are of names.
 const DECODED_BYTES_PER_BYTE: usize = 16;
+
+/// The first look of retention comes sooner, as in Kafka: what a long pause left over goes at once.
+const RETENTION_FIRST_MS: u64 = 30_000;
 
 /// How often connections are looked through for idle and stalled ones.
 const CONNECTIONS_LOOK_MS: u64 = 1000;
@@ -94,6 +100,11 @@ pub struct Core {
     pub work: VecDeque<Work>,
     pub spare: Spare,
     pub log_limit: LogLimit,
+    /// Partitions that retention has yet to look at.
+    retained: Vec<TopicPartition>,
+    retention_check_ms: u64,
+    /// Log starts moved whose entries aren't durable yet.
+    moved: Vec<MovedLogStart>,
     /// Mail that needs a newer catalog than this shard has applied.
     early: VecDeque<Mail>,
     /// Room came back in a lane since stalled batches were last tried.
@@ -115,6 +126,8 @@ pub struct ShardParts {
     pub metadata: Metadata,
     pub mailbox: Mailbox,
     pub group_options: coordinator::Options,
+    /// Between two looks of retention.
+    pub retention_check_ms: u64,
 }
 
 impl Shard {
@@ -123,6 +136,7 @@ impl Shard {
         parts.storage.reconcile(&parts.metadata.catalog, wall);
         let mut timers = Timers::default();
         timers.add(now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
+        timers.add(now.plus_ms(parts.retention_check_ms.min(RETENTION_FIRST_MS)), Timer::Retention);
         let sessions = FetchSessions::new(parts.id.0, parts.mailbox.shards_count() as u16);
         let mut seed = [0u8; 8];
         parts.ring.entropy(&mut seed);
@@ -145,6 +159,9 @@ impl Shard {
             work: VecDeque::new(),
             spare: Spare::default(),
             log_limit: LogLimit::default(),
+            retained: Vec::new(),
+            retention_check_ms: parts.retention_check_ms,
+            moved: Vec::new(),
             early: VecDeque::new(),
             room: false,
             stopping: false,
@@ -174,6 +191,7 @@ impl Shard {
         }
         self.do_work();
         self.core.on_lane_events(&mut self.ring);
+        self.core.settle_moved();
         self.core.create_waiting();
         self.core.retry_stalled();
         self.core.flush_clients(&mut self.ring);
@@ -245,6 +263,11 @@ impl Shard {
                 self.core.expire_produces();
                 self.core.timers.add(self.core.now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
             }
+            Timer::Retention => {
+                self.core.begin_retention();
+                let next = self.core.now.plus_ms(self.core.retention_check_ms);
+                self.core.timers.add(next, Timer::Retention);
+            }
             Timer::Groups => self.core.tick_groups(),
         }
     }
@@ -284,7 +307,6 @@ impl Shard {
         let outcome = match command {
             PartitionCommand::Append { batch, append } => {
                 match self.core.storage.append(target, &batch, append, reply_to, self.core.wall) {
-                    Appended::Done(_) if append.silent => return,
                     Appended::Done(outcome) => PartitionOutcome::Appended(outcome),
                     Appended::Waiting => return,
                 }
@@ -307,6 +329,12 @@ impl Shard {
             }
             PartitionCommand::EpochEnd { current, asked } => {
                 PartitionOutcome::EpochEnd(self.core.epoch_end(target, current, asked))
+            }
+            PartitionCommand::DeleteRecords { before } => {
+                match self.core.delete_records(target, before, reply_to) {
+                    Some(outcome) => PartitionOutcome::DeletedRecords(outcome),
+                    None => return,
+                }
             }
         };
         self.core.reply(reply_to, outcome);
@@ -348,7 +376,9 @@ impl Core {
                 self.settle_produce(request, part, outcome.map_err(api::produce::ProduceError::Append));
             }
             PartitionOutcome::Planned(outcome) => self.on_planned(request, part, outcome),
-            PartitionOutcome::ListedOffset(_) | PartitionOutcome::EpochEnd(_) => {
+            PartitionOutcome::ListedOffset(_)
+            | PartitionOutcome::EpochEnd(_)
+            | PartitionOutcome::DeletedRecords(_) => {
                 self.settle_gather(request, Some((part, outcome)));
             }
         }

@@ -20,14 +20,14 @@ impl Core {
     /// Appends every batch of the request; the response waits for the last to be durable.
     pub fn on_produce(&mut self, mut origin: Origin, body: &[u8]) -> Result<(), DecodeError> {
         let request = ProduceRequest::parse(origin.version, body)?;
-        let silent = request.acks == 0;
-        if !silent {
-            origin.turn = self.open_turn(origin.connection, body.len());
-        }
+        // A request without a response keeps its place, too: what waits for room counts among what the
+        // connection has in flight.
+        origin.turn = self.open_turn(origin.connection, body.len());
         let parts = Vec::with_capacity(request.topics_count());
         let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
         let deadline = self.now.plus_ms(timeout_ms);
         let state = ProduceState { acks: request.acks, parts, outstanding: 1, deadline };
+        let silent = request.acks == 0;
         let pending = if silent { Pending::SilentProduce(state) } else { Pending::Produce(state) };
         let key = self.keep(origin, pending);
         for topic in request.topics() {
@@ -78,21 +78,12 @@ impl Core {
                 let command = PartitionCommand::Append { batch: batch.to_vec(), append: options };
                 let epoch = self.metadata.catalog.epoch();
                 self.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
-                if options.silent {
-                    self.settle_silent(reply_to);
-                }
             }
             _ => match self.storage.append(target, batch, options, reply_to, self.wall) {
                 Appended::Done(outcome) => self.on_appended(reply_to, outcome),
-                Appended::Waiting if options.silent => self.settle_silent(reply_to),
                 Appended::Waiting => {}
             },
         }
-    }
-
-    /// acks=0: handed over is all that is awaited.
-    fn settle_silent(&mut self, reply_to: ReplyTo) {
-        self.settle_produce(reply_to.request, reply_to.part, Ok(AppendOutcome::NONE));
     }
 
     /// An append's outcome, for this shard or another.
@@ -130,6 +121,7 @@ impl Core {
                 self.respond(origin, |core, out| state.respond(origin.version, &core.context(origin), out));
             }
             Pending::SilentProduce(state) => {
+                self.respond_frame(origin, Vec::new());
                 if state.has_error() {
                     self.close_malformed(origin.connection, "a produce with acks=0 failed");
                 }

@@ -412,12 +412,10 @@ impl Storage {
             let (lane, log) = (partition.lane, partition.log);
             self.events.push((lane, LaneEvent::Durable { log, durable_end }));
         }
-        if end <= partition.high_watermark() {
+        if options.silent || end <= partition.high_watermark() {
             return Tried::Appended(Appended::Done(Ok(outcome)));
         }
-        if !options.silent {
-            partition.waiters.add_produce(ProduceWaiter { end, reply_to, outcome });
-        }
+        partition.waiters.add_produce(ProduceWaiter { end, reply_to, outcome });
         Tried::Appended(Appended::Waiting)
     }
 
@@ -449,9 +447,7 @@ impl Storage {
         let Some(mut queue) = self.rewriting.remove(&target) else { return outcomes };
         let first = queue.pop_front().expect("its front was with the worker");
         let mut settle = |stalled: &Stalled, appended: Appended| {
-            if let Appended::Done(outcome) = appended
-                && !stalled.options.silent
-            {
+            if let Appended::Done(outcome) = appended {
                 outcomes.push((stalled.reply_to, outcome));
             }
         };
@@ -497,10 +493,8 @@ impl Storage {
                     self.stalled.push_front(stalled);
                     break;
                 }
-                Tried::Appended(Appended::Done(outcome)) if !options.silent => {
-                    outcomes.push((reply_to, outcome))
-                }
-                Tried::Appended(_) => {}
+                Tried::Appended(Appended::Done(outcome)) => outcomes.push((reply_to, outcome)),
+                Tried::Appended(Appended::Waiting) => {}
             }
         }
         outcomes

@@ -12,6 +12,8 @@ pub enum Timer {
     Fetch(Key),
     /// Look for idle and stalled connections, and for produces over their time.
     Connections,
+    /// Look for segments over their time or size.
+    Retention,
     /// Something of a group coordinator is due.
     Groups,
 }

@@ -17,6 +17,7 @@ const PRODUCER_PERF: &str = "org.apache.kafka.tools.ProducerPerformance";
 const CONSUMER_PERF: &str = "org.apache.kafka.tools.ConsumerPerformance";
 const OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
 const DUMP: &str = "org.apache.kafka.tools.DumpLogSegments";
+const DELETE_RECORDS: &str = "org.apache.kafka.tools.DeleteRecordsCommand";
 
 fn tool(class: &str, arguments: &[&str]) -> Command {
     let mut command = install::java().expect("installed before");
@@ -273,5 +274,102 @@ fn what_the_producer_perf_tool_writes_the_consumer_perf_tool_counts() {
     let ends = check(OFFSETS, &["--bootstrap-server", server, "--topic", "perf"], &broker);
     let ends: Vec<u64> = ends.lines().filter_map(|line| line.rsplit(':').next()?.parse().ok()).collect();
     assert_eq!((ends.len(), ends.iter().sum::<u64>()), (16, 10_000), "{ends:?}");
+    std::fs::remove_dir_all(&dir).ok();
+}
+
+#[test]
+fn deleted_records_are_gone_and_stay_gone() {
+    if let Err(why) = install::java() {
+        skipped("deleted_records_are_gone_and_stay_gone", &why);
+        return;
+    }
+    let dir = scratch("delete-records");
+    let data = dir.join("data");
+    let mut broker = Broker::start(&data, &[]);
+    let server = broker.address.clone();
+    let create = |topic: &str, config: &str| {
+        let arguments = ["--bootstrap-server", &server, "--create", "--topic", topic, "--config", config];
+        check(TOPICS, &arguments, &broker);
+    };
+    create("kept-short", "cleanup.policy=delete");
+    create("by-key", "cleanup.policy=compact");
+    let lines: String = (0..10).map(|line| format!("line {line}\n")).collect();
+    produce(&broker, "kept-short", &lines);
+
+    let wanted = dir.join("offsets.json");
+    let delete = |broker: &Broker, topic: &str, offset: i64| {
+        let partition = format!(r#"{{"topic":"{topic}","partition":0,"offset":{offset}}}"#);
+        let json = format!(r#"{{"partitions":[{partition}],"version":1}}"#);
+        std::fs::write(&wanted, json).expect("the scratch folder is writable");
+        let file = wanted.display().to_string();
+        check(DELETE_RECORDS, &["--bootstrap-server", &broker.address, "--offset-json-file", &file], broker)
+    };
+    let deleted = delete(&broker, "kept-short", 4);
+    assert!(deleted.contains("low_watermark: 4"), "{deleted}");
+    let beyond = delete(&broker, "kept-short", 11);
+    assert!(beyond.contains("OffsetOutOfRangeException"), "{beyond}");
+    let refused = delete(&broker, "by-key", 0);
+    assert!(refused.contains("PolicyViolationException"), "{refused}");
+
+    // It was durable before it was answered.
+    broker.kill();
+    broker.restart();
+    let earliest = ["--bootstrap-server", &broker.address, "--topic", "kept-short", "--time", "earliest"];
+    assert_eq!(check(OFFSETS, &earliest, &broker).trim(), "kept-short:0:4");
+    let all = [
+        "--bootstrap-server",
+        &broker.address,
+        "--topic",
+        "kept-short",
+        "--from-beginning",
+        "--max-messages",
+        "6",
+        "--timeout-ms",
+        "30000",
+    ];
+    assert_eq!(check(CONSUMER, &all, &broker), lines[lines.find("line 4").expect("written")..]);
+    let everything = delete(&broker, "kept-short", -1);
+    assert!(everything.contains("low_watermark: 10"), "{everything}");
+    std::fs::remove_dir_all(&dir).ok();
+}
+
+/// What the offset tool says of the only partition.
+fn offset_of(broker: &Broker, topic: &str, time: &str) -> i64 {
+    let arguments = ["--bootstrap-server", &broker.address, "--topic", topic, "--time", time];
+    let said = check(OFFSETS, &arguments, broker);
+    said.trim().rsplit(':').next().and_then(|offset| offset.parse().ok()).unwrap_or_else(|| panic!("{said}"))
+}
+
+#[test]
+fn old_segments_leave_by_size_and_by_time() {
+    if let Err(why) = install::java() {
+        skipped("old_segments_leave_by_size_and_by_time", &why);
+        return;
+    }
+    let dir = scratch("retention");
+    let data = dir.join("data");
+    let mut broker = Broker::start(&data, &["log.retention.check.interval.ms=50"]);
+    let server = broker.address.clone();
+    for (topic, config) in [("by-size", "retention.bytes=3000000"), ("by-time", "retention.ms=1")] {
+        let create = ["--bootstrap-server", &server, "--create", "--topic", topic, "--config", config];
+        check(TOPICS, &[&create[..], &["--config", "segment.bytes=1048576"]].concat(), &broker);
+        let acknowledged = dir.join(topic).display().to_string();
+        check("Numbered", &["produce", &server, topic, "9000", "1000", &acknowledged], &broker);
+    }
+    // All of it is old, the active segment too.
+    assert!((0..60).any(|_| offset_of(&broker, "by-time", "earliest") == 9000), "{}", broker.log());
+    assert_eq!(offset_of(&broker, "by-time", "latest"), 9000);
+    // As much as 3 MB and no more than one segment beyond is left: the newest.
+    assert!((0..60).any(|_| offset_of(&broker, "by-size", "earliest") >= 4_000), "{}", broker.log());
+    let earliest = offset_of(&broker, "by-size", "earliest");
+    assert!(earliest < 6_500, "{earliest}");
+
+    broker.stop();
+    let left: u64 =
+        segments(&data).iter().map(|file| std::fs::metadata(file).map_or(0, |metadata| metadata.len())).sum();
+    assert!((3_000_000..5_000_000).contains(&left), "{left} bytes are left on disk");
+    broker.restart();
+    assert_eq!(offset_of(&broker, "by-size", "earliest"), earliest);
+    assert_eq!(offset_of(&broker, "by-time", "earliest"), 9000);
     std::fs::remove_dir_all(&dir).ok();
 }

@@ -201,6 +201,7 @@ impl Broker {
                 metadata,
                 mailbox: Mailbox::new(id, peers, receivers),
                 group_options: coordinator::Options::default(),
+                retention_check_ms: 300_000,
             });
             (shard, Host::default())
         });

@@ -154,12 +154,13 @@ fn drop_one(harness: &mut Harness, random: &mut Random) {
 
 fn move_log_start(harness: &mut Harness, random: &mut Random) {
     let Some(index) = pick(harness, random) else { return };
+    let log = harness.partitions[index].log;
+    // A relaxed topic's high watermark may lie above the durable end.
+    let end = harness.lane.log_end(log).0;
     let model = &mut harness.partitions[index];
-    // Only below the durable end, as retention and DeleteRecords do.
-    if model.acked_end > model.log_start_wanted {
-        let step = 1 + random.below((model.acked_end - model.log_start_wanted) as u64) as i64;
-        let start = model.log_start_wanted + step;
-        if let Ok(sequence) = harness.lane.advance_log_start(model.log, Offset(start)) {
+    if end > model.log_start_wanted {
+        let start = model.log_start_wanted + 1 + random.below((end - model.log_start_wanted) as u64) as i64;
+        if let Ok(sequence) = harness.lane.advance_log_start(log, Offset(start)) {
             model.log_start_wanted = start;
             model.log_start_sequence = sequence;
         }

@@ -3,6 +3,7 @@
 mod counts;
 mod fenced;
 mod plans;
+mod silent;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -145,6 +146,7 @@ impl Machine {
                 ),
                 mailbox: Mailbox::new(id, peers, receivers),
                 group_options: coordinator::Options::default(),
+                retention_check_ms: 300_000,
             });
             self.shards.push((shard, Host::default()));
         }
@@ -267,9 +269,13 @@ fn frame((key, version): (i16, i16), body: impl FnOnce(&mut Writer<'_>)) -> Vec<
 
 /// A Produce of version 9 that waits long.
 fn produce(partition: i32, batch: &[u8]) -> Vec<u8> {
+    produce_with(-1, partition, batch)
+}
+
+fn produce_with(acks: i16, partition: i32, batch: &[u8]) -> Vec<u8> {
     frame((0, 9), |writer| {
         writer.nullable_string(None);
-        writer.i16(-1);
+        writer.i16(acks);
         writer.i32(i32::MAX);
         writer.array(1);
         writer.string("t");

@@ -1,0 +1,42 @@
+//! acks=0: no response, and yet no request is forgotten while it takes memory.
+
+use super::{Machine, TURNS_MAX, produce_with, target};
+use crate::base::ids::Offset;
+use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
+use crate::protocol::compression::Codecs;
+
+/// Partition 1 is the second shard's; the client is the first one's.
+const REMOTE: i32 = 1;
+
+#[test]
+fn what_another_shard_has_yet_to_append_stops_its_connection() {
+    const COUNT: usize = 100;
+    let mut machine = Machine::new(2, 2);
+    let client = machine.connect();
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    builder.push(1_000, None, Some(&[b'x'; 200_000]), &[]);
+    let frame = produce_with(0, REMOTE, &builder.finish(&mut Codecs::default()));
+    for _ in 0..COUNT {
+        client.write(&frame);
+    }
+    let is_paused = |machine: &Machine| {
+        machine.shards[0].0.core.clients.connections.iter().any(|(_, connection)| connection.paused)
+    };
+    for _ in 0..TURNS_MAX {
+        if is_paused(&machine) {
+            break;
+        }
+        machine.turn(0);
+    }
+    // 8 MiB of them, of the 20 MB that came.
+    let waiting_count = machine.shards[0].0.core.requests.len();
+    assert!((30..60).contains(&waiting_count), "{waiting_count} requests wait");
+    for end in 1..=COUNT as i64 {
+        machine.turn_until(|machine| {
+            let storage = &machine.shards[1].0.core.storage;
+            let partition = storage.partition(target(REMOTE)).expect("it was created");
+            storage.lanes[partition.lane].log_end(partition.log) >= Offset(end)
+        });
+    }
+    machine.turn_until(|machine| machine.shards[0].0.core.requests.is_empty());
+}
