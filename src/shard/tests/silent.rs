@@ -22,7 +22,7 @@ fn what_another_shard_has_yet_to_append_stops_its_connection() {
     let is_paused = |machine: &Machine| {
         machine.shards[0].0.core.clients.connections.iter().any(|(_, connection)| connection.paused)
     };
-    for _ in 0..TURNS_MAX {
+    for _ in 0..100 * TURNS_MAX {
         if is_paused(&machine) {
             break;
         }
