@@ -202,7 +202,7 @@ impl Lane {
 
     /// An append was refused: without recycling it would be refused for ever.
     fn refuses(&self) -> bool {
-        self.room_wanted.is_some_and(|bytes| !self.has_journal_room(bytes))
+        self.room_wanted.is_some_and(|bytes| !self.has_journal_room(self.journal_room_wanted(bytes)))
     }
 
     fn cycle_step(&mut self, ring: &mut Ring) -> bool {

@@ -1,14 +1,15 @@
 //! Groups: starts commit groups and makes their effects true when they are durable.
 
 use super::jobs::{Done, GroupWrite, Job};
-use super::journal::Effect;
+use super::journal::{Effect, Journal};
 use super::lane::Lane;
 use super::options::LaneEvent;
 use super::partition_log::Mark;
 use crate::base::ids::MonotonicNs;
 use crate::ring::{Ring, WriteMode};
 
-/// This share of the tail pool is free when room is announced.
+/// This share of the tail pool and of the journal is free when room is announced: each time it comes,
+/// connections stop and go on reading, and what is refused is copied.
 const ROOM_SHARE: usize = 8;
 
 impl Lane {
@@ -90,13 +91,19 @@ impl Lane {
         }
     }
 
+    /// The room in the journal that is waited for after `bytes` were refused; never more than
+    /// recycling surely makes.
+    pub(super) fn journal_room_wanted(&self, bytes: u64) -> u64 {
+        let share = self.journal.capacity_bytes() / ROOM_SHARE as u64;
+        bytes.max(share.min(Journal::room_bytes_recycled(&self.options) / 2))
+    }
+
     /// Tells, once, that what was refused as busy has room again.
     pub(super) fn note_room(&mut self) {
         let Some(bytes) = self.room_wanted else { return };
-        if self.fenced.is_some() || !self.has_journal_room(bytes) {
+        if self.fenced.is_some() || !self.has_journal_room(self.journal_room_wanted(bytes)) {
             return;
         }
-        // Room for a few batches: each time it comes, connections stop and go on reading.
         let pool_bytes = (bytes as usize).max(self.pool.limit_bytes() / ROOM_SHARE);
         if self.make_room(pool_bytes) {
             self.room_wanted = None;
