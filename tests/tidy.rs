@@ -214,8 +214,15 @@ fn coverage_lists_exactly_the_table() {
 
 #[test]
 fn every_api_file_opens_with_its_contract() {
-    const NOT_KEYS: [&str; 6] =
-        ["mod.rs", "tests.rs", "table.rs", "error_map.rs", "fetch_session.rs", "groups.rs"];
+    const NOT_KEYS: [&str; 7] = [
+        "mod.rs",
+        "tests.rs",
+        "table.rs",
+        "error_map.rs",
+        "fetch_session.rs",
+        "groups.rs",
+        "config_changes.rs",
+    ];
     let mut findings = Vec::new();
     for path in rust_files("src/api") {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

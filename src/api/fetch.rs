@@ -12,7 +12,7 @@
 
 use super::Context;
 use super::error_map;
-use super::fetch_session::{FetchContext, FetchSessions, FetchTarget, SessionRequest, TopicKey};
+use super::fetch_session::{Answer, FetchContext, FetchSessions, FetchTarget, SessionRequest, TopicKey};
 use crate::base::ids::{CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::fetch_request::FetchRequest;
@@ -100,14 +100,13 @@ pub struct PartitionAnswer {
 impl FetchSessions {
     /// Remembers an answer in its session; false when an incremental response leaves it out.
     pub fn tell_answer(&mut self, session_id: i32, incremental: bool, answer: &PartitionAnswer) -> bool {
-        let always = answer.bytes > 0 || answer.error.is_error();
-        let told = self.tell(
-            session_id,
-            &answer.target,
-            Offset(answer.high_watermark),
-            Offset(answer.log_start),
-            always,
-        );
+        let told = Answer {
+            high_watermark: Offset(answer.high_watermark),
+            log_start: Offset(answer.log_start),
+            has_records: answer.bytes > 0,
+            is_error: answer.error.is_error(),
+        };
+        let told = self.tell(session_id, &answer.target, told);
         told || !incremental
     }
 }

@@ -37,13 +37,75 @@ struct Told {
     log_start: Option<Offset>,
 }
 
+/// A topic by what the session names topics by, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Name(Rc<str>),
+    Id(TopicId),
+}
+
+type Key = (Named, PartitionId);
+
+#[derive(Debug)]
+struct Cached {
+    target: FetchTarget,
+    told: Told,
+    turn: u64,
+}
+
 #[derive(Debug)]
 struct Session {
     epoch: i32,
     by_id: bool,
-    /// In the order in which they are served.
-    partitions: Vec<(FetchTarget, Told)>,
+    partitions: BTreeMap<Key, Cached>,
+    /// The order in which they are served: who got records goes behind the others, so that a fetch
+    /// that is full before its end doesn't leave the same ones out for ever.
+    turns: BTreeMap<u64, Key>,
+    turns_count: u64,
     used_at: u64,
+}
+
+impl Session {
+    fn key(&self, topic: &TopicKey, partition: PartitionId) -> Key {
+        let named = if self.by_id { Named::Id(topic.id) } else { Named::Name(topic.name.clone()) };
+        (named, partition)
+    }
+
+    /// Adds a partition behind the others, or changes what is fetched of it.
+    fn put(&mut self, target: FetchTarget) {
+        let key = self.key(&target.topic, target.partition);
+        if let Some(cached) = self.partitions.get_mut(&key) {
+            cached.target = target;
+            return;
+        }
+        let turn = self.next_turn(key.clone());
+        self.partitions.insert(key, Cached { target, told: Told::default(), turn });
+    }
+
+    fn next_turn(&mut self, key: Key) -> u64 {
+        self.turns_count += 1;
+        self.turns.insert(self.turns_count, key);
+        self.turns_count
+    }
+
+    fn forget(&mut self, topic: &TopicKey, partition: PartitionId) {
+        if let Some(cached) = self.partitions.remove(&self.key(topic, partition)) {
+            self.turns.remove(&cached.turn);
+        }
+    }
+
+    fn targets(&self) -> Vec<FetchTarget> {
+        self.turns.values().map(|key| self.partitions[key].target.clone()).collect()
+    }
+}
+
+/// What is about to be said of a partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub has_records: bool,
+    pub is_error: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +189,16 @@ impl FetchSessions {
             Some(next) => next,
             None => (id - 1) % self.id_step + 1,
         };
-        let partitions = targets.iter().map(|target| (target.clone(), Told::default())).collect();
-        self.sessions.insert(id, Session { epoch: 1, by_id, partitions, used_at: self.clock });
+        let mut session = Session {
+            epoch: 1,
+            by_id,
+            partitions: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            turns_count: 0,
+            used_at: self.clock,
+        };
+        targets.iter().for_each(|target| session.put(target.clone()));
+        self.sessions.insert(id, session);
         id
     }
 
@@ -165,46 +235,27 @@ impl FetchSessions {
         }
         session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
         session.used_at = self.clock;
-        let by_id = session.by_id;
-        let same = |target: &FetchTarget, topic: &TopicKey, partition: PartitionId| {
-            target.partition == partition
-                && if by_id { target.topic.id == topic.id } else { target.topic.name == topic.name }
-        };
-        session.partitions.retain(|(target, _)| {
-            !forgotten.iter().any(|(topic, partition)| same(target, topic, *partition))
-        });
-        for target in targets {
-            let found =
-                session.partitions.iter_mut().find(|(known, _)| same(known, &target.topic, target.partition));
-            match found {
-                Some((known, _)) => *known = target,
-                None => session.partitions.push((target, Told::default())),
-            }
-        }
-        let targets = session.partitions.iter().map(|(target, _)| target.clone()).collect();
+        forgotten.iter().for_each(|(topic, partition)| session.forget(topic, *partition));
+        targets.into_iter().for_each(|target| session.put(target));
+        let targets = session.targets();
         Ok(FetchContext { session_id: request.id, incremental: true, targets })
     }
 
     /// Remembers what a partition's answer says; true when the answer has to be sent: it has
-    /// records or an error (`always`), or tells something new.
-    pub fn tell(
-        &mut self,
-        session_id: i32,
-        target: &FetchTarget,
-        high_watermark: Offset,
-        log_start: Offset,
-        always: bool,
-    ) -> bool {
+    /// records or an error, or tells something new.
+    pub fn tell(&mut self, session_id: i32, target: &FetchTarget, answer: Answer) -> bool {
         let Some(session) = self.sessions.get_mut(&session_id) else { return true };
-        let found = session
-            .partitions
-            .iter_mut()
-            .find(|(known, _)| known.partition == target.partition && known.topic == target.topic);
-        let Some((_, told)) = found else { return true };
-        let now = Told { high_watermark: Some(high_watermark), log_start: Some(log_start) };
-        let is_new = *told != now;
-        *told = now;
-        is_new || always
+        let key = session.key(&target.topic, target.partition);
+        let Some(cached) = session.partitions.get_mut(&key) else { return true };
+        let now = Told { high_watermark: Some(answer.high_watermark), log_start: Some(answer.log_start) };
+        let is_new = std::mem::replace(&mut cached.told, now) != now;
+        if answer.has_records {
+            let before = cached.turn;
+            session.turns.remove(&before);
+            let turn = session.next_turn(key.clone());
+            session.partitions.get_mut(&key).expect("found above").turn = turn;
+        }
+        is_new || answer.has_records || answer.is_error
     }
 
     pub fn len(&self) -> usize {
@@ -264,16 +315,38 @@ mod tests {
         assert!(sessions.is_empty());
     }
 
+    fn answer(high_watermark: i64, log_start: i64) -> Answer {
+        let (high_watermark, log_start) = (Offset(high_watermark), Offset(log_start));
+        Answer { high_watermark, log_start, has_records: false, is_error: false }
+    }
+
     #[test]
     fn only_news_is_told_again() {
         let mut sessions = FetchSessions::new(0, 1);
         let target = target("a", 1);
         let id = sessions.begin(request(0, 0), vec![target.clone()], &[]).expect("opens").session_id;
-        assert!(sessions.tell(id, &target, Offset(1), Offset(0), false));
-        assert!(!sessions.tell(id, &target, Offset(1), Offset(0), false));
-        assert!(sessions.tell(id, &target, Offset(1), Offset(0), true));
-        assert!(sessions.tell(id, &target, Offset(2), Offset(0), false));
-        assert!(sessions.tell(id, &target, Offset(2), Offset(1), false));
+        assert!(sessions.tell(id, &target, answer(1, 0)));
+        assert!(!sessions.tell(id, &target, answer(1, 0)));
+        assert!(sessions.tell(id, &target, Answer { has_records: true, ..answer(1, 0) }));
+        assert!(sessions.tell(id, &target, Answer { is_error: true, ..answer(1, 0) }));
+        assert!(sessions.tell(id, &target, answer(2, 0)));
+        assert!(sessions.tell(id, &target, answer(2, 1)));
+    }
+
+    #[test]
+    fn who_got_records_goes_behind_the_others() {
+        let mut sessions = FetchSessions::new(0, 1);
+        let all = ["a", "bb", "ccc"].map(|name| target(name, 1));
+        let id = sessions.begin(request(0, 0), all.to_vec(), &[]).expect("opens").session_id;
+        let [a, b, c] = all;
+        sessions.tell(id, &a, Answer { has_records: true, ..answer(1, 0) });
+        sessions.tell(id, &b, answer(1, 0));
+        let next = sessions.begin(request(id, 1), vec![], &[]).expect("goes on");
+        assert_eq!(next.targets, [b.clone(), c.clone(), a.clone()]);
+        // A change of what is fetched keeps the place.
+        let later = target("a", 9);
+        let next = sessions.begin(request(id, 2), vec![later.clone()], &[]).expect("goes on");
+        assert_eq!(next.targets, [b, c, later]);
     }
 
     #[test]

@@ -6,7 +6,9 @@
 //! Never:    touches log, ring or net; decides by a name the client chooses.
 //! Called by `shard`.
 
+pub mod alter_configs;
 pub mod api_versions;
+pub mod config_changes;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
@@ -22,6 +24,7 @@ pub mod fetch_session;
 pub mod find_coordinator;
 pub mod groups;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;

@@ -47,6 +47,30 @@ pub enum Refusal {
     NotAvailable,
 }
 
+/// What becomes of one setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingOp {
+    Set(String),
+    /// Back to the default.
+    Delete,
+    /// To or from a list.
+    Append(String),
+    Subtract(String),
+    /// Not an operation, and why.
+    Invalid(String),
+}
+
+/// What becomes of a topic's own settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingsChange {
+    /// Exactly these are left.
+    All(BTreeMap<String, String>),
+    Each(Vec<(String, SettingOp)>),
+}
+
+/// The settings that are lists.
+const LISTS: [&str; 1] = ["cleanup.policy"];
+
 /// What a topic turned out to be when it was created.
 #[derive(Clone, Debug)]
 pub struct CreatedTopic {
@@ -134,6 +158,73 @@ impl Catalog {
             }
         }
         Ok(self.partition_records(topic.id, current, partitions_count).collect())
+    }
+
+    /// The record that changes a topic's own settings; none where they stay as they are.
+    pub fn alter_topic(
+        &self,
+        name: &str,
+        change: &SettingsChange,
+    ) -> Result<Option<MetadataRecord>, Refusal> {
+        topic_name::validate(name).map_err(Refusal::Name)?;
+        let topic = self.topic(name).ok_or(Refusal::UnknownTopic)?;
+        let settings = match change {
+            SettingsChange::All(settings) => settings.clone(),
+            SettingsChange::Each(ops) => {
+                let mut settings = topic.settings.clone();
+                for (name, op) in ops {
+                    self.change_setting(&mut settings, name, op)?;
+                }
+                settings
+            }
+        };
+        let mut config = TopicConfig::default();
+        for (name, value) in &settings {
+            config.set(name, value).map_err(Refusal::Setting)?;
+        }
+        let changed = settings != topic.settings;
+        Ok(changed.then_some(MetadataRecord::TopicSettingsChanged { topic_id: topic.id, settings }))
+    }
+
+    fn change_setting(
+        &self,
+        settings: &mut BTreeMap<String, String>,
+        name: &str,
+        op: &SettingOp,
+    ) -> Result<(), Refusal> {
+        let list = |settings: &BTreeMap<String, String>, what: &str| {
+            if !LISTS.contains(&name) {
+                let why = format!("Can't {what} to key {name} because its type is not LIST.");
+                return Err(Refusal::Setting(SettingError(why)));
+            }
+            let value = settings.get(name).cloned().unwrap_or_else(|| self.defaults.value_of(name));
+            let items = value.split(',').map(|item| item.trim().to_owned());
+            Ok(items.filter(|item| !item.is_empty()).collect::<Vec<_>>())
+        };
+        match op {
+            SettingOp::Invalid(why) => return Err(Refusal::Request(why.clone())),
+            SettingOp::Set(value) => {
+                settings.insert(name.to_owned(), value.clone());
+            }
+            SettingOp::Delete => {
+                settings.remove(name);
+            }
+            SettingOp::Append(value) => {
+                let mut items = list(settings, "append")?;
+                for added in value.split(',').map(str::trim) {
+                    if !items.iter().any(|item| item == added) {
+                        items.push(added.to_owned());
+                    }
+                }
+                settings.insert(name.to_owned(), items.join(","));
+            }
+            SettingOp::Subtract(value) => {
+                let mut items = list(settings, "subtract")?;
+                items.retain(|item| value.split(',').all(|gone| gone.trim() != item));
+                settings.insert(name.to_owned(), items.join(","));
+            }
+        }
+        Ok(())
     }
 
     pub fn delete_topic(&self, topic_id: TopicId) -> Result<MetadataRecord, Refusal> {
@@ -316,6 +407,44 @@ mod tests {
         create(&mut catalog, &topic("t", 1, 1), 1).expect("created");
         catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 2, lanes_count: 1 });
         assert_eq!(catalog.topic("t").expect("there").partitions[0].leader_epoch, LeaderEpoch(1));
+    }
+
+    #[test]
+    fn settings_change_one_by_one_or_all_at_once() {
+        let mut catalog = catalog(1);
+        create(&mut catalog, &topic("t", 1, 1), 1).expect("created");
+        let alter = |catalog: &mut Catalog, change: SettingsChange| {
+            let record = catalog.alter_topic("t", &change)?;
+            record.iter().for_each(|record| catalog.apply(record));
+            Ok(record.is_some())
+        };
+        let each = |name: &str, op: SettingOp| SettingsChange::Each(vec![(name.to_owned(), op)]);
+        let set = |name: &str, value: &str| each(name, SettingOp::Set(value.to_owned()));
+        assert_eq!(alter(&mut catalog, set("retention.ms", "5")), Ok(true));
+        assert_eq!(alter(&mut catalog, set("retention.ms", "5")), Ok(false), "nothing changes");
+        assert_eq!(catalog.topic("t").map(|topic| topic.config.retention_ms), Some(5));
+        let compact = SettingOp::Append("compact".to_owned());
+        assert_eq!(alter(&mut catalog, each("cleanup.policy", compact)), Ok(true));
+        let config = catalog.topic("t").map(|topic| topic.config.clone()).expect("exists");
+        assert!(config.cleanup_compact && config.cleanup_delete);
+        let delete = SettingOp::Subtract("delete".to_owned());
+        assert_eq!(alter(&mut catalog, each("cleanup.policy", delete)), Ok(true));
+        assert!(catalog.topic("t").is_some_and(|topic| !topic.config.cleanup_delete));
+        assert_eq!(alter(&mut catalog, each("retention.ms", SettingOp::Delete)), Ok(true));
+        assert!(catalog.topic("t").is_some_and(|topic| topic.config.retention_ms > 5));
+        let all = BTreeMap::from([("segment.ms".to_owned(), "7".to_owned())]);
+        assert_eq!(alter(&mut catalog, SettingsChange::All(all.clone())), Ok(true));
+        assert_eq!(catalog.topic("t").map(|topic| topic.settings.clone()), Some(all));
+
+        let refused = |result: Result<bool, Refusal>| result.expect_err("refused");
+        assert!(matches!(refused(alter(&mut catalog, set("retention.ms", "no"))), Refusal::Setting(_)));
+        assert!(matches!(refused(alter(&mut catalog, set("retention.mss", "1"))), Refusal::Setting(_)));
+        let append = SettingOp::Append("1".to_owned());
+        assert!(matches!(refused(alter(&mut catalog, each("retention.ms", append))), Refusal::Setting(_)));
+        let invalid = each("retention.ms", SettingOp::Invalid("why".to_owned()));
+        assert!(matches!(refused(alter(&mut catalog, invalid)), Refusal::Request(_)));
+        let unknown = catalog.alter_topic("nowhere", &set("retention.ms", "1"));
+        assert_eq!(unknown, Err(Refusal::UnknownTopic));
     }
 
     #[test]

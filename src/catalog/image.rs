@@ -143,6 +143,12 @@ impl Catalog {
                 let partition = Partition { replicas: replicas.clone(), leader, leader_epoch: *leader_epoch };
                 topic.partitions.push(partition);
             }
+            MetadataRecord::TopicSettingsChanged { topic_id, settings } => {
+                let name = self.names.get(topic_id).expect("a changed topic exists");
+                let topic = self.topics.get_mut(name).expect("names and topics agree");
+                topic.settings.clone_from(settings);
+                topic.config = self.defaults.with(settings);
+            }
             MetadataRecord::TopicDeleted { topic_id } => {
                 let name = self.names.remove(topic_id).expect("a deleted topic existed");
                 self.topics.remove(&name).expect("names and topics agree");

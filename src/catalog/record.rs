@@ -41,6 +41,11 @@ pub enum MetadataRecord {
     TopicDeleted {
         topic_id: TopicId,
     },
+    /// All settings that a topic has of its own from here on.
+    TopicSettingsChanged {
+        topic_id: TopicId,
+        settings: BTreeMap<String, String>,
+    },
     /// Producer ids below `next` have been given out to some node, in blocks.
     ProducerIdsReserved {
         next: i64,

@@ -2,13 +2,14 @@
 
 use crate::base::ids::{NodeId, TopicId};
 use crate::catalog::MetadataRecord;
-use crate::catalog::decide::{NewTopic, Refusal};
+use crate::catalog::decide::{NewTopic, Refusal, SettingsChange};
 
 #[derive(Debug)]
 pub enum ControlCommand {
     CreateTopics { topics: Vec<NewTopic>, validate_only: bool },
     DeleteTopics { topics: Vec<TopicRef> },
     CreatePartitions { topics: Vec<GrownTopic>, validate_only: bool },
+    AlterTopics { topics: Vec<AlteredTopic>, validate_only: bool },
     ReserveProducerIds,
 }
 
@@ -24,6 +25,12 @@ pub struct GrownTopic {
     pub name: String,
     pub partitions_count: i32,
     pub assignments: Option<Vec<Vec<NodeId>>>,
+}
+
+#[derive(Debug)]
+pub struct AlteredTopic {
+    pub name: String,
+    pub change: SettingsChange,
 }
 
 #[derive(Debug)]

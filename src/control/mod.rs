@@ -185,6 +185,14 @@ impl Control {
                     Ok((TopicOutcome { topic, partitions_count: 0, replication_factor: 0 }, records))
                 })
             }
+            ControlCommand::AlterTopics { topics, validate_only } => {
+                self.decide_each(topics, validate_only, |image, topic| {
+                    let record = image.alter_topic(&topic.name, &topic.change)?;
+                    let topic = TopicRef { name: topic.name, topic_id: TopicId::NONE };
+                    let outcome = TopicOutcome { topic, partitions_count: 0, replication_factor: 0 };
+                    Ok((outcome, record.into_iter().collect()))
+                })
+            }
             ControlCommand::ReserveProducerIds => {
                 let first = self.catalog.producer_ids_next;
                 let next = first + PRODUCER_ID_BLOCK;

@@ -2,7 +2,7 @@
 //!
 //! Owns:     the settings in force, the high watermark, who waits for which offset.
 //! Promises: `log_start <= high_watermark <= durable_end <= log_end` on durable topics; on relaxed
-//!           ones the high watermark is the log end. No waiter is answered before its offset
+//!           ones the high watermark is the log end, and one made durable keeps what consumers saw. No waiter is answered before its offset
 //!           is below the high watermark.
 //! Never:    touches the ring, reads a clock, knows sockets or wire messages.
 //! Called by the shard that owns the partition.
@@ -69,8 +69,9 @@ impl Partition {
     /// watermark moved and waiters have to be looked at.
     pub fn advance(&mut self, durable_end: Offset, log_end: Offset) -> bool {
         assert!(durable_end <= log_end);
-        let reached = if self.is_relaxed() { log_end } else { durable_end };
-        assert!(reached >= self.high_watermark, "the high watermark never goes back in an epoch");
+        // It never goes back in an epoch: not even when a relaxed topic is made durable.
+        let reached = if self.is_relaxed() { log_end } else { durable_end.max(self.high_watermark) };
+        assert!(reached >= self.high_watermark && reached <= log_end);
         let moved = reached > self.high_watermark;
         self.high_watermark = reached;
         moved

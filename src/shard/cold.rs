@@ -3,6 +3,7 @@
 use super::gather::Gathering;
 use super::request::{Origin, Pending, Request};
 use super::{Core, Work};
+use crate::api::config_changes::{self, Resource};
 use crate::api::{self, init_producer_id};
 use crate::base::ids::ProducerEpoch;
 use crate::base::slab::Key;
@@ -91,6 +92,18 @@ impl Core {
                 let command = api::create_partitions::command(&request);
                 self.ask_control(origin, Pending::CreatePartitions(request), command);
             }
+            ApiKey::AlterConfigs => {
+                let request: cold::alter_configs_request::AlterConfigsRequestData =
+                    cold::decode(version, body)?;
+                let resources = api::alter_configs::resources(&request);
+                self.alter_configs(origin, resources, request.validate_only);
+            }
+            ApiKey::IncrementalAlterConfigs => {
+                let request: cold::incremental_alter_configs_request::IncrementalAlterConfigsRequestData =
+                    cold::decode(version, body)?;
+                let resources = api::incremental_alter_configs::resources(&request);
+                self.alter_configs(origin, resources, request.validate_only);
+            }
             ApiKey::InitProducerId => {
                 let request: cold::init_producer_id_request::InitProducerIdRequestData =
                     cold::decode(version, body)?;
@@ -137,6 +150,12 @@ impl Core {
         self.metadata.control.send(key.to_u56(), command);
     }
 
+    fn alter_configs(&mut self, origin: Origin, resources: Vec<Resource>, validate_only: bool) {
+        let settings = &self.metadata.broker_settings;
+        let (asked, command) = config_changes::ask(resources, validate_only, settings, &self.context(origin));
+        self.ask_control(origin, Pending::AlterConfigs(asked), command);
+    }
+
     fn init_producer_id(
         &mut self,
         origin: Origin,
@@ -178,6 +197,12 @@ impl Core {
             }
             Pending::CreatePartitions(request) => {
                 self.respond_cold(origin, &api::create_partitions::respond(&request, outcome));
+            }
+            Pending::AlterConfigs(asked) if origin.key == ApiKey::AlterConfigs => {
+                self.respond_cold(origin, &api::alter_configs::respond(asked, outcome));
+            }
+            Pending::AlterConfigs(asked) => {
+                self.respond_cold(origin, &api::incremental_alter_configs::respond(asked, outcome));
             }
             Pending::InitProducerId => {
                 let answer = match outcome {

@@ -504,6 +504,9 @@ impl Core {
                     self.storage.create(&self.metadata.catalog, id, self.wall);
                     self.load_groups(id);
                 }
+                MetadataRecord::TopicSettingsChanged { topic_id, .. } => {
+                    self.storage.reconfigure(&self.metadata.catalog, *topic_id);
+                }
                 MetadataRecord::TopicDeleted { topic_id } => {
                     let epoch = self.metadata.catalog.epoch();
                     for id in self.storage.partitions_of(*topic_id) {

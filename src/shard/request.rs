@@ -2,6 +2,7 @@
 
 use super::fetch::FetchState;
 use super::gather::Gather;
+use crate::api::config_changes::AskedChange;
 use crate::api::produce::ProduceState;
 use crate::base::ids::CorrelationId;
 use crate::base::slab::Key;
@@ -52,6 +53,8 @@ pub enum Pending {
     CreateTopics(cold::create_topics_request::CreateTopicsRequestData),
     DeleteTopics(cold::delete_topics_request::DeleteTopicsRequestData),
     CreatePartitions(cold::create_partitions_request::CreatePartitionsRequestData),
+    /// Of either key that changes settings.
+    AlterConfigs(Vec<AskedChange>),
     /// A block of producer ids.
     InitProducerId,
     /// Records of a group coordinator; nobody but the coordinator waits.

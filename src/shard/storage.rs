@@ -186,6 +186,18 @@ impl Storage {
         }
     }
 
+    /// A topic's settings have changed: they hold from the next request on.
+    pub fn reconfigure(&mut self, catalog: &Catalog, topic_id: crate::base::ids::TopicId) {
+        let Some(topic) = catalog.topic_by_id(topic_id) else { return };
+        for id in self.partitions_of(topic_id) {
+            let settings = Self::settings(catalog, id);
+            let Some(partition) = self.partition_mut(id) else { continue };
+            partition.config = topic.config.clone();
+            let (lane, log) = (partition.lane, partition.log);
+            self.lanes[lane].set_settings(log, settings);
+        }
+    }
+
     /// Tries creations again that found no room; returns the partitions that exist now.
     pub fn create_waiting(&mut self, catalog: &Catalog, wall: WallMs) -> Vec<TopicPartition> {
         let waiting = std::mem::take(&mut self.uncreated);

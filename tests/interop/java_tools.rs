@@ -373,3 +373,47 @@ fn old_segments_leave_by_size_and_by_time() {
     assert_eq!(offset_of(&broker, "by-time", "earliest"), 9000);
     std::fs::remove_dir_all(&dir).ok();
 }
+
+#[test]
+fn settings_change_while_the_broker_runs() {
+    if let Err(why) = install::java() {
+        skipped("settings_change_while_the_broker_runs", &why);
+        return;
+    }
+    let dir = scratch("alter-configs");
+    let mut broker = Broker::start(&dir.join("data"), &["log.retention.check.interval.ms=50"]);
+    let server = broker.address.clone();
+    check(TOPICS, &["--bootstrap-server", &server, "--create", "--topic", "changing"], &broker);
+    produce(&broker, "changing", "one\ntwo\nthree\n");
+    let configs = |arguments: &[&str]| {
+        let mut command = tool(CONFIGS, &["--bootstrap-server", &server]);
+        run(command.args(["--entity-type", "topics", "--entity-name", "changing"]).args(arguments))
+    };
+    let describe = || configs(&["--describe"]).expect("described");
+
+    configs(&["--alter", "--add-config", "max.message.bytes=5000,segment.bytes=2000000"]).expect("altered");
+    configs(&["--alter", "--delete-config", "segment.bytes"]).expect("altered");
+    let described = describe();
+    assert!(described.contains("max.message.bytes=5000"), "{described}");
+    assert!(!described.contains("segment.bytes"), "{described}");
+    let unknown = configs(&["--alter", "--add-config", "max.message.bites=1"]).expect_err("refused");
+    assert!(unknown.contains("InvalidConfigurationException"), "{unknown}");
+    let broken = configs(&["--alter", "--add-config", "retention.ms=soon"]).expect_err("refused");
+    assert!(broken.contains("InvalidConfigurationException"), "{broken}");
+    let mut of_broker = tool(CONFIGS, &["--bootstrap-server", &server, "--entity-type", "brokers"]);
+    let fixed = run(of_broker.args(["--entity-name", "1", "--alter", "--add-config", "num.partitions=3"]));
+    let fixed = fixed.expect_err("refused");
+    assert!(fixed.contains("Cannot update these configs dynamically"), "{fixed}");
+
+    // What changed holds at once, and after a crash.
+    configs(&["--alter", "--add-config", "retention.ms=1"]).expect("altered");
+    assert!((0..60).any(|_| offset_of(&broker, "changing", "earliest") == 3), "{}", broker.log());
+    broker.kill();
+    broker.restart();
+    let described = describe();
+    assert!(
+        described.contains("max.message.bytes=5000") && described.contains("retention.ms=1"),
+        "{described}"
+    );
+    std::fs::remove_dir_all(&dir).ok();
+}

@@ -1,0 +1,64 @@
+//! IncrementalAlterConfigs. Key 44, versions 0 to 1.
+//!
+//! Behaviour: sets, removes, appends to or subtracts from single settings of topics; each topic is
+//!            decided for itself.
+//! Versions:  v1 flexible.
+//! Deviations: settings of brokers can't be changed while they run (code 42, as for Kafka's read-only
+//!            ones); broker loggers, client metrics and groups are refused with 42.
+//! Sources:   message schemas IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse; KIP-339.
+
+use super::config_changes::{AskedChange, Resource, settle};
+use crate::catalog::decide::{SettingOp, SettingsChange};
+use crate::control::command::ControlOutcome;
+use crate::protocol::cold::incremental_alter_configs_request::{
+    AlterableConfig, IncrementalAlterConfigsRequestData,
+};
+use crate::protocol::cold::incremental_alter_configs_response::{
+    AlterConfigsResourceResponse, IncrementalAlterConfigsResponseData,
+};
+use crate::protocol::cold::text;
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+pub fn resources(request: &IncrementalAlterConfigsRequestData) -> Vec<Resource> {
+    let resources = request.resources.iter().map(|resource| Resource {
+        kind: resource.resource_type,
+        name: resource.resource_name.as_str().to_owned(),
+        keys: resource.configs.iter().map(|config| config.name.as_str().to_owned()).collect(),
+        change: SettingsChange::Each(
+            resource.configs.iter().map(|config| (config.name.as_str().to_owned(), op(config))).collect(),
+        ),
+    });
+    resources.collect()
+}
+
+fn op(config: &AlterableConfig) -> SettingOp {
+    let value = config.value.as_ref().map(|value| value.as_str().to_owned());
+    match (config.config_operation, value) {
+        (DELETE, _) => SettingOp::Delete,
+        (SET, Some(value)) => SettingOp::Set(value),
+        (APPEND, Some(value)) => SettingOp::Append(value),
+        (SUBTRACT, Some(value)) => SettingOp::Subtract(value),
+        (SET | APPEND | SUBTRACT, None) => {
+            SettingOp::Invalid(format!("Null value not supported for : {}", config.name.as_str()))
+        }
+        (other, _) => SettingOp::Invalid(format!("Unknown config operation {other}")),
+    }
+}
+
+pub fn respond(asked: Vec<AskedChange>, outcome: ControlOutcome) -> IncrementalAlterConfigsResponseData {
+    let responses = settle(asked, outcome).map(|(asked, refused)| {
+        let (code, message) = refused.map_or((0, None), |(code, message)| (code.number(), message));
+        AlterConfigsResourceResponse {
+            error_code: code,
+            error_message: message.map(|message| text(&message)),
+            resource_type: asked.kind,
+            resource_name: text(&asked.name),
+            ..Default::default()
+        }
+    });
+    IncrementalAlterConfigsResponseData { responses: responses.collect(), ..Default::default() }
+}
