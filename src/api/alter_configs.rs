@@ -11,7 +11,6 @@ use crate::catalog::decide::SettingsChange;
 use crate::control::command::ControlOutcome;
 use crate::protocol::cold::alter_configs_request::AlterConfigsRequestData;
 use crate::protocol::cold::alter_configs_response::{AlterConfigsResourceResponse, AlterConfigsResponseData};
-use crate::protocol::cold::text;
 
 pub fn resources(request: &AlterConfigsRequestData) -> Vec<Resource> {
     let resources = request.resources.iter().map(|resource| {
@@ -30,15 +29,12 @@ pub fn resources(request: &AlterConfigsRequestData) -> Vec<Resource> {
 }
 
 pub fn respond(asked: Vec<AskedChange>, outcome: ControlOutcome) -> AlterConfigsResponseData {
-    let responses = settle(asked, outcome).map(|(asked, refused)| {
-        let (code, message) = refused.map_or((0, None), |(code, message)| (code.number(), message));
-        AlterConfigsResourceResponse {
-            error_code: code,
-            error_message: message.map(|message| text(&message)),
-            resource_type: asked.kind,
-            resource_name: text(&asked.name),
-            ..Default::default()
-        }
+    let responses = settle(asked, outcome).map(|settled| AlterConfigsResourceResponse {
+        error_code: settled.error_code,
+        error_message: settled.error_message,
+        resource_type: settled.kind,
+        resource_name: settled.name,
+        ..Default::default()
     });
     AlterConfigsResponseData { responses: responses.collect(), ..Default::default() }
 }

@@ -3,11 +3,14 @@
 //! Only topics have settings that change; every setting of a broker needs a restart, which is what
 //! Kafka answers for such ones.
 
+use std::collections::BTreeMap;
+
 use super::Context;
 use super::describe_configs::BrokerSetting;
 use super::error_map;
 use crate::catalog::decide::{Refusal, SettingsChange};
 use crate::control::command::{AlteredTopic, ControlCommand, ControlOutcome};
+use crate::protocol::cold::{KafkaString, text};
 use crate::protocol::error_code::ErrorCode;
 
 const TOPIC: i8 = 2;
@@ -43,11 +46,12 @@ pub fn ask(
 ) -> (Vec<AskedChange>, ControlCommand) {
     let mut asked: Vec<AskedChange> = Vec::new();
     let mut topics = Vec::new();
-    let count_of = |resources: &[Resource], resource: &Resource| {
-        resources.iter().filter(|other| other.kind == resource.kind && other.name == resource.name).count()
-    };
-    let is_once: Vec<bool> = resources.iter().map(|resource| count_of(&resources, resource) == 1).collect();
-    for (resource, is_once) in resources.into_iter().zip(is_once) {
+    let mut counts: BTreeMap<(i8, String), u32> = BTreeMap::new();
+    for resource in &resources {
+        *counts.entry((resource.kind, resource.name.clone())).or_default() += 1;
+    }
+    for resource in resources {
+        let is_once = counts[&(resource.kind, resource.name.clone())] == 1;
         let refused = refusal(&resource, is_once, broker, context);
         asked.push(AskedChange { kind: resource.kind, name: resource.name.clone(), refused });
         if asked.last().is_some_and(|asked| asked.refused.is_none()) {
@@ -95,20 +99,28 @@ fn refusal(
     }
 }
 
-/// Each resource with its outcome, in the order of the request.
-pub fn settle(
-    asked: Vec<AskedChange>,
-    outcome: ControlOutcome,
-) -> impl Iterator<Item = (AskedChange, Option<Refused>)> {
-    let mut outcomes = match outcome {
-        ControlOutcome::Topics(outcomes) => outcomes.into_iter(),
-        ControlOutcome::ProducerIds { .. } | ControlOutcome::NotCommitted => Vec::new().into_iter(),
-    };
-    asked.into_iter().map(move |mut asked| {
-        let refused = asked.refused.take().or_else(|| {
+/// A resource with its outcome, in the fields that both responses have.
+pub struct Settled {
+    pub kind: i8,
+    pub name: KafkaString,
+    pub error_code: i16,
+    pub error_message: Option<KafkaString>,
+}
+
+/// The resources in the order of the request.
+pub fn settle(asked: Vec<AskedChange>, outcome: ControlOutcome) -> impl Iterator<Item = Settled> {
+    let mut outcomes = outcome.into_topics();
+    asked.into_iter().map(move |asked| {
+        let refused = asked.refused.or_else(|| {
             let outcome = outcomes.next().unwrap_or(Err(Refusal::NotAvailable));
             outcome.err().map(|refusal| error_map::of_refusal(&refusal))
         });
-        (asked, refused)
+        let (code, message) = refused.unwrap_or((ErrorCode::None, None));
+        Settled {
+            kind: asked.kind,
+            name: text(&asked.name),
+            error_code: code.number(),
+            error_message: message.map(|message| text(&message)),
+        }
     })
 }

@@ -32,10 +32,7 @@ pub fn respond(
     request: &CreatePartitionsRequestData,
     outcome: ControlOutcome,
 ) -> CreatePartitionsResponseData {
-    let mut outcomes = match outcome {
-        ControlOutcome::Topics(outcomes) => outcomes.into_iter(),
-        ControlOutcome::ProducerIds { .. } | ControlOutcome::NotCommitted => Vec::new().into_iter(),
-    };
+    let mut outcomes = outcome.into_topics();
     let results = request.topics.iter().map(|topic| {
         let mut result = CreatePartitionsTopicResult { name: topic.name.clone(), ..Default::default() };
         if let Err(refusal) = outcomes.next().unwrap_or(Err(Refusal::NotAvailable)) {

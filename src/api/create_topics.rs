@@ -54,10 +54,7 @@ pub fn respond(
     outcome: ControlOutcome,
     context: &Context<'_>,
 ) -> CreateTopicsResponseData {
-    let mut outcomes = match outcome {
-        ControlOutcome::Topics(outcomes) => outcomes.into_iter(),
-        ControlOutcome::ProducerIds { .. } | ControlOutcome::NotCommitted => Vec::new().into_iter(),
-    };
+    let mut outcomes = outcome.into_topics();
     let twice = names_given_twice(request);
     let topics = request.topics.iter().map(|topic| {
         let outcome = if twice.contains(topic.name.as_str()) {

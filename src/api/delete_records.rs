@@ -7,7 +7,7 @@
 //! Sources:   message schemas DeleteRecordsRequest, DeleteRecordsResponse; KIP-107.
 
 use super::Context;
-use crate::base::ids::{Offset, PartitionId, TopicPartition};
+use crate::base::ids::{Offset, TopicPartition};
 use crate::catalog::topic_name;
 use crate::protocol::cold::delete_records_request::{DeleteRecordsPartition, DeleteRecordsRequestData};
 use crate::protocol::cold::delete_records_response::{
@@ -29,12 +29,7 @@ pub fn ask(
     if topic_name::is_internal(topic) {
         return Err(Err(ErrorCode::InvalidTopicException));
     }
-    let topic = context.catalog.topic(topic).ok_or(Err(ErrorCode::UnknownTopicOrPartition))?;
-    let index =
-        usize::try_from(partition.partition_index).map_err(|_| Err(ErrorCode::UnknownTopicOrPartition))?;
-    if index >= topic.partitions.len() {
-        return Err(Err(ErrorCode::UnknownTopicOrPartition));
-    }
+    let (topic, target) = context.partition(topic, partition.partition_index).map_err(Err)?;
     if !topic.config.cleanup_delete {
         return Err(Err(ErrorCode::PolicyViolation));
     }
@@ -43,7 +38,7 @@ pub fn ask(
         offset if offset >= 0 => Some(Offset(offset)),
         _ => return Err(Err(ErrorCode::OffsetOutOfRange)),
     };
-    Ok((TopicPartition { topic_id: topic.id, partition: PartitionId(partition.partition_index) }, before))
+    Ok((target, before))
 }
 
 pub fn respond(request: &DeleteRecordsRequestData, outcomes: Vec<Outcome>) -> DeleteRecordsResponseData {

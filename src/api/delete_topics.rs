@@ -37,10 +37,7 @@ pub fn respond(
     request: &DeleteTopicsRequestData,
     outcome: ControlOutcome,
 ) -> DeleteTopicsResponseData {
-    let mut outcomes = match outcome {
-        ControlOutcome::Topics(outcomes) => outcomes.into_iter(),
-        ControlOutcome::ProducerIds { .. } | ControlOutcome::NotCommitted => Vec::new().into_iter(),
-    };
+    let mut outcomes = outcome.into_topics();
     let responses = asked(version, request).into_iter().map(|topic| {
         let outcome = outcomes.next().unwrap_or(Err(Refusal::NotAvailable));
         result(topic, outcome.map(|deleted| deleted.topic))

@@ -16,7 +16,6 @@ use crate::protocol::cold::incremental_alter_configs_request::{
 use crate::protocol::cold::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponseData,
 };
-use crate::protocol::cold::text;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -50,15 +49,12 @@ fn op(config: &AlterableConfig) -> SettingOp {
 }
 
 pub fn respond(asked: Vec<AskedChange>, outcome: ControlOutcome) -> IncrementalAlterConfigsResponseData {
-    let responses = settle(asked, outcome).map(|(asked, refused)| {
-        let (code, message) = refused.map_or((0, None), |(code, message)| (code.number(), message));
-        AlterConfigsResourceResponse {
-            error_code: code,
-            error_message: message.map(|message| text(&message)),
-            resource_type: asked.kind,
-            resource_name: text(&asked.name),
-            ..Default::default()
-        }
+    let responses = settle(asked, outcome).map(|settled| AlterConfigsResourceResponse {
+        error_code: settled.error_code,
+        error_message: settled.error_message,
+        resource_type: settled.kind,
+        resource_name: settled.name,
+        ..Default::default()
     });
     IncrementalAlterConfigsResponseData { responses: responses.collect(), ..Default::default() }
 }

@@ -8,7 +8,7 @@
 //! Sources:   message schemas ListOffsetsRequest, ListOffsetsResponse.
 
 use super::Context;
-use crate::base::ids::{LeaderEpoch, PartitionId, TopicPartition};
+use crate::base::ids::{LeaderEpoch, TopicPartition};
 use crate::partition::read::{ListedOffset, OffsetQuery};
 use crate::protocol::cold::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequestData};
 use crate::protocol::cold::list_offsets_response::{
@@ -35,12 +35,7 @@ pub fn ask(
     partition: &ListOffsetsPartition,
     context: &Context<'_>,
 ) -> Result<(TopicPartition, Option<LeaderEpoch>, OffsetQuery), Outcome> {
-    let topic = context.catalog.topic(topic).ok_or(Err(ErrorCode::UnknownTopicOrPartition))?;
-    let index =
-        usize::try_from(partition.partition_index).map_err(|_| Err(ErrorCode::UnknownTopicOrPartition))?;
-    if index >= topic.partitions.len() {
-        return Err(Err(ErrorCode::UnknownTopicOrPartition));
-    }
+    let (_, target) = context.partition(topic, partition.partition_index).map_err(Err)?;
     let since = |first: i16, query: OffsetQuery| {
         if version >= first { Ok(query) } else { Err(Err(ErrorCode::UnsupportedVersion)) }
     };
@@ -55,7 +50,6 @@ pub fn ask(
         _ => return Err(Err(ErrorCode::UnsupportedVersion)),
     };
     let epoch = (partition.current_leader_epoch >= 0).then_some(LeaderEpoch(partition.current_leader_epoch));
-    let target = TopicPartition { topic_id: topic.id, partition: PartitionId(partition.partition_index) };
     Ok((target, epoch, query))
 }
 

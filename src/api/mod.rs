@@ -38,8 +38,9 @@ pub mod produce;
 pub mod sync_group;
 pub mod table;
 
-use crate::base::ids::NodeId;
-use crate::catalog::Catalog;
+use crate::base::ids::{NodeId, PartitionId, TopicPartition};
+use crate::catalog::{Catalog, Topic};
+use crate::protocol::error_code::ErrorCode;
 
 /// Where clients of one listener find a broker. The one place that turns node ids into addresses,
 /// so that a listener may name its nodes differently.
@@ -61,6 +62,14 @@ pub struct Context<'a> {
 impl Context<'_> {
     pub fn node(&self) -> NodeId {
         self.catalog.node
+    }
+
+    /// A partition as a request names it, with its topic.
+    pub fn partition(&self, topic: &str, partition: i32) -> Result<(&Topic, TopicPartition), ErrorCode> {
+        let topic = self.catalog.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let id = TopicPartition { topic_id: topic.id, partition: PartitionId(partition) };
+        let known = self.catalog.partition(id.topic_id, id.partition);
+        known.map(|_| (topic, id)).ok_or(ErrorCode::UnknownTopicOrPartition)
     }
 }
 

@@ -8,7 +8,7 @@
 //!            KIP-320.
 
 use super::Context;
-use crate::base::ids::{LeaderEpoch, Offset, PartitionId, TopicPartition};
+use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
 use crate::protocol::cold::offset_for_leader_epoch_request::{
     OffsetForLeaderEpochRequestData, OffsetForLeaderPartition,
 };
@@ -25,13 +25,9 @@ pub fn ask(
     partition: &OffsetForLeaderPartition,
     context: &Context<'_>,
 ) -> Result<(TopicPartition, Option<LeaderEpoch>), Outcome> {
-    let topic = context.catalog.topic(topic).ok_or(Err(ErrorCode::UnknownTopicOrPartition))?;
-    let index = usize::try_from(partition.partition).map_err(|_| Err(ErrorCode::UnknownTopicOrPartition))?;
-    if index >= topic.partitions.len() {
-        return Err(Err(ErrorCode::UnknownTopicOrPartition));
-    }
+    let (_, target) = context.partition(topic, partition.partition).map_err(Err)?;
     let epoch = (partition.current_leader_epoch >= 0).then_some(LeaderEpoch(partition.current_leader_epoch));
-    Ok((TopicPartition { topic_id: topic.id, partition: PartitionId(partition.partition) }, epoch))
+    Ok((target, epoch))
 }
 
 pub fn respond(

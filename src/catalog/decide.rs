@@ -108,10 +108,7 @@ impl Catalog {
             return Err(Refusal::NameCollides { existing: existing.name.to_string() });
         }
         let (partitions_count, replication_factor) = self.shape(topic, defaults)?;
-        let mut config = TopicConfig::default();
-        for (name, value) in &topic.settings {
-            config.set(name, value).map_err(Refusal::Setting)?;
-        }
+        TopicConfig::check(&topic.settings).map_err(Refusal::Setting)?;
         let mut records = vec![MetadataRecord::TopicCreated {
             name: topic.name.clone(),
             topic_id,
@@ -178,10 +175,7 @@ impl Catalog {
                 settings
             }
         };
-        let mut config = TopicConfig::default();
-        for (name, value) in &settings {
-            config.set(name, value).map_err(Refusal::Setting)?;
-        }
+        TopicConfig::check(&settings).map_err(Refusal::Setting)?;
         let changed = settings != topic.settings;
         Ok(changed.then_some(MetadataRecord::TopicSettingsChanged { topic_id: topic.id, settings }))
     }

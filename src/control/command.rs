@@ -50,6 +50,16 @@ pub enum ControlOutcome {
     NotCommitted,
 }
 
+impl ControlOutcome {
+    /// The outcomes of topics; none where nothing was decided.
+    pub fn into_topics(self) -> std::vec::IntoIter<Result<TopicOutcome, Refusal>> {
+        match self {
+            Self::Topics(outcomes) => outcomes.into_iter(),
+            Self::ProducerIds { .. } | Self::NotCommitted => Vec::new().into_iter(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum ControlEvent {
     /// Records were committed; `epoch` is the catalog's after them.

@@ -2,8 +2,8 @@
 //!
 //! Owns:     the settings in force, the high watermark, who waits for which offset.
 //! Promises: `log_start <= high_watermark <= durable_end <= log_end` on durable topics; on relaxed
-//!           ones the high watermark is the log end, and one made durable keeps what consumers saw. No waiter is answered before its offset
-//!           is below the high watermark.
+//!           ones the high watermark is the log end, and one made durable keeps what consumers saw.
+//!           No waiter is answered before its offset is below the high watermark.
 //! Never:    touches the ring, reads a clock, knows sockets or wire messages.
 //! Called by the shard that owns the partition.
 

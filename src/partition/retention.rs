@@ -35,7 +35,7 @@ pub fn expired(
     for segment in segments {
         let newest = segment.max_timestamp.unwrap_or(segment.begun.0);
         let is_old = config.retention_ms >= 0 && wall.0.saturating_sub(newest) > config.retention_ms;
-        let is_over = segment.bytes > 0 && segment.bytes <= over_bytes;
+        let is_over = segment.bytes <= over_bytes;
         if segment.bytes == 0 || segment.end_offset > high_watermark || !(is_old || is_over) {
             break;
         }

@@ -226,6 +226,12 @@ impl TopicConfig {
         config
     }
 
+    /// Checks settings before they are taken.
+    pub fn check(settings: &BTreeMap<String, String>) -> Result<(), SettingError> {
+        let mut config = Self::default();
+        settings.iter().try_for_each(|(name, value)| config.set(name, value))
+    }
+
     /// Checks and takes one setting by its topic name.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         match name {
