@@ -39,6 +39,14 @@ enum LogCommand {
     Dump { path: PathBuf },
     /// Checks every checksum and index of a data folder against the data.
     Verify { dir: PathBuf },
+    /// Lets a damaged partition go on without its lost records, and says which these are.
+    AcceptLoss {
+        #[command(flatten)]
+        start: StartArguments,
+        /// The topic's name, "-", the partition's number.
+        #[arg(value_name = "TOPIC-PARTITION")]
+        partition: String,
+    },
 }
 
 #[derive(Args, Default)]
@@ -69,6 +77,9 @@ fn main() -> ExitCode {
         Some(Command::Start(arguments)) => start(arguments),
         Some(Command::Log(LogCommand::Dump { path })) => log_command::dump(&path),
         Some(Command::Log(LogCommand::Verify { dir })) => log_command::verify(&dir),
+        Some(Command::Log(LogCommand::AcceptLoss { start, partition })) => settings(&start)
+            .and_then(Config::read)
+            .and_then(|config| log_command::accept_loss(&config, &partition)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ pub mod command;
 pub mod quorum;
 mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
@@ -81,6 +81,13 @@ impl DetachedControl {
         let envelope = self.receiver.try_recv().ok()?;
         Some((envelope.shard, envelope.request, envelope.command))
     }
+}
+
+/// The metadata records in the store of a stopped node, from below `folder`. Blocks.
+pub fn read_records(folder: &Path) -> Result<Vec<MetadataRecord>, QuorumError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| QuorumError::Open(error.to_string()))?;
+    runtime.block_on(Quorum::read(folder))
 }
 
 /// Ends the control thread when told to or dropped.

@@ -20,8 +20,8 @@ use openraft::raft::{
 };
 use openraft::storage::RaftStateMachine;
 use openraft::{
-    BasicNode, Config, EntryPayload, LogId, OptionalSend, Raft, RaftNetwork, RaftNetworkFactory,
-    RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError, StoredMembership, Vote,
+    BasicNode, Config, EntryPayload, LogId, OptionalSend, Raft, RaftLogReader, RaftNetwork,
+    RaftNetworkFactory, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError, StoredMembership, Vote,
 };
 
 use super::store::{LogStore, StoredSnapshot};
@@ -95,6 +95,27 @@ impl Quorum {
         raft.ensure_linearizable().await.map_err(|error| commit(&error))?;
         let records = applied.lock().unwrap_or_else(PoisonError::into_inner).records.clone();
         Ok((Self { raft, store_thread }, records))
+    }
+
+    /// The records in the store of a stopped node.
+    pub async fn read(folder: &Path) -> Result<Vec<MetadataRecord>, QuorumError> {
+        let path = folder.join("control.redb");
+        if !path.is_file() {
+            return Err(QuorumError::Open(format!("{} is missing", path.display())));
+        }
+        let (mut store, store_thread) = LogStore::open(&path).map_err(QuorumError::Open)?;
+        let open = |error: StorageError<u64>| QuorumError::Open(error.to_string());
+        let stored = store.read_snapshot().await.map_err(open)?;
+        let applied = stored.as_ref().and_then(|stored| stored.meta.last_log_id).map_or(0, |id| id.index + 1);
+        let mut records = stored.map_or_else(Vec::new, |stored| stored.records);
+        for entry in store.try_get_log_entries(applied..).await.map_err(open)? {
+            if let EntryPayload::Normal(entry) = entry.payload {
+                records.extend(entry);
+            }
+        }
+        drop(store);
+        store_thread.join().expect("the store's thread doesn't panic");
+        Ok(records)
     }
 
     /// Ends the engine and closes the store.

@@ -47,7 +47,12 @@ impl Broken {
 
 impl Batches {
     pub(super) fn new(file: FileId, end: u64) -> Self {
-        Self { file, end, position: 0, buffer: None, start: 0, bytes: 0 }
+        Self::starting_at(file, 0, end)
+    }
+
+    /// From the batch at `position` on.
+    pub(super) fn starting_at(file: FileId, position: u64, end: u64) -> Self {
+        Self { file, end, position, buffer: None, start: 0, bytes: 0 }
     }
 
     pub(super) fn position(&self) -> u64 {

@@ -13,9 +13,10 @@ use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cycle::Phase;
+use super::damage::Damage;
 use super::format::{
     EntryHeader, EntryKind, EpochRow, IMAGE_MAGIC, ImageHeader, IndexRow, PartitionRow, ProducerRow,
-    ROW_DROPPING, Sealed, SegmentRow, VERSION, blocks_up,
+    ROW_DAMAGED, ROW_DROPPING, Sealed, SegmentRow, VERSION, blocks_up,
 };
 use super::image::FoundImage;
 use super::jobs::{Done, Job};
@@ -52,9 +53,17 @@ enum State {
     #[default]
     None,
     Capturing(Capture),
-    /// All rows are captured; entries before this item must be durable first.
-    Captured(Capture, u64),
+    /// All rows are captured; entries before `item` must be durable first.
+    Captured(Capture, CaptureEnd),
     Writing,
+}
+
+/// Where the journal stood when the last row was captured.
+#[derive(Clone, Copy)]
+struct CaptureEnd {
+    item: u64,
+    /// No group up to this one has an entry that isn't before `item`.
+    group: u64,
 }
 
 struct Capture {
@@ -135,17 +144,18 @@ impl Lane {
                     if !self.capture_row(&mut capture) {
                         capture.segment_next = self.segment_next;
                         capture.log_next = self.log_next;
-                        let item = self.journal.item_next;
+                        let end =
+                            CaptureEnd { item: self.journal.item_next, group: self.journal.group_next - 1 };
                         self.journal.make_urgent();
-                        self.checkpoint.state = State::Captured(capture, item);
+                        self.checkpoint.state = State::Captured(capture, end);
                         return true;
                     }
                 }
                 self.checkpoint.state = State::Capturing(capture);
                 true
             }
-            State::Captured(capture, item) if item <= self.journal.item_durable => {
-                self.image_write(ring, capture, item);
+            State::Captured(capture, end) if end.item <= self.journal.item_durable => {
+                self.image_write(ring, capture, end);
                 false
             }
             waiting => {
@@ -164,7 +174,7 @@ impl Lane {
         true
     }
 
-    fn image_write(&mut self, ring: &mut Ring, capture: Capture, item: u64) {
+    fn image_write(&mut self, ring: &mut Ring, capture: Capture, end: CaptureEnd) {
         let mut header = ImageHeader {
             magic: IMAGE_MAGIC,
             version: U16::new(VERSION),
@@ -173,8 +183,8 @@ impl Lane {
             log_id: self.journal.log_id,
             generation: U64::new(self.checkpoint.generation + 1),
             replay_number: U64::new(capture.replay_number),
-            durable_number: U64::new(self.journal.group_durable),
-            item_next: U64::new(item),
+            durable_number: U64::new(end.group),
+            item_next: U64::new(end.item),
             segment_next: U64::new(capture.segment_next),
             log_next: U32::new(capture.log_next),
             replay_previous: U32::new(capture.replay_previous),
@@ -195,7 +205,7 @@ impl Lane {
             created: false,
             step: Step::Open,
             replay_number: capture.replay_number,
-            item,
+            item: end.item,
         };
         self.put_new(key, Some(Job::Image(job)));
     }
@@ -313,6 +323,7 @@ fn encode_partition(partition: &PartitionLog, item: u64, out: &mut Vec<u8>) {
     let index_rows_count: usize =
         partition.segments.iter().map(|segment| segment.unsealed_rows().len()).sum();
     let (flushed, flushed_offset) = partition.ends.batch_flushed;
+    let lost_end = partition.damage.and_then(|damage| damage.lost_end);
     let row = PartitionRow {
         topic_id: partition.id.topic_id.0,
         partition: I32::new(partition.id.partition.0),
@@ -326,12 +337,16 @@ fn encode_partition(partition: &PartitionLog, item: u64, out: &mut Vec<u8>) {
         flushed_offset: I64::new(flushed_offset.0),
         segment_bytes_max: U64::new(partition.settings.segment_bytes_max),
         segment_ms_max: U64::new(partition.settings.segment_ms_max),
-        flags: U32::new(if partition.dropping.is_some() { ROW_DROPPING } else { 0 }),
+        flags: U32::new(
+            if partition.dropping.is_some() { ROW_DROPPING } else { 0 }
+                | if partition.damage.is_some() { ROW_DAMAGED } else { 0 },
+        ),
         segments_count: U32::new(partition.segments.len() as u32),
         index_rows_count: U32::new(index_rows_count as u32),
         epochs_count: U32::new(partition.epochs.len() as u32),
         producers_count: U32::new(partition.producers.len() as u32),
-        reserved: [0; 12],
+        lost_end: I64::new(lost_end.map_or(-1, |offset| offset.0)),
+        reserved: U32::ZERO,
     };
     out.extend_from_slice(row.as_bytes());
     for segment in &partition.segments {
@@ -403,6 +418,10 @@ pub(super) fn decode_partition(bytes: &mut &[u8], lane_dir: &std::path::Path) ->
     partition.log_start = Offset(row.log_start.get());
     partition.log_end = Offset(row.log_end.get());
     partition.durable_end = partition.log_end;
+    if row.flags.get() & ROW_DAMAGED != 0 {
+        let lost_end = row.lost_end.get();
+        partition.damage = Some(Damage { lost_end: (lost_end >= 0).then_some(Offset(lost_end)) });
+    }
     for _ in 0..row.epochs_count.get() {
         let row: EpochRow = take(bytes)?;
         partition.epochs.push((LeaderEpoch(row.leader_epoch.get()), Offset(row.start_offset.get())));

@@ -14,6 +14,7 @@ use super::options::LaneError;
 use super::partition_log::PartitionLog;
 use super::read::decode_index;
 use super::replay::{Entry, FoundFile, Walker, entries};
+use super::touched;
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::{OpenMode, Ring};
 
@@ -31,10 +32,7 @@ pub fn dump_file(ring: &mut Ring, path: &Path, owner: u8, lines: Lines<'_>) -> R
         Some("index") => dump_index(&mut disk, path, lines),
         Some("journal") => dump_journal(&mut disk, path, lines),
         Some("image") => match read_image(&mut disk, path, false)? {
-            Some((header, payload)) => dump_image(
-                &FoundImage { index: 0, generation: header.generation.get(), header, payload },
-                lines,
-            ),
+            Some((header, payload)) => dump_image(&FoundImage::new(0, header, payload), lines),
             None => {
                 lines("not an intact image");
                 Ok(())
@@ -155,10 +153,11 @@ fn dump_image(image: &FoundImage, lines: Lines<'_>) -> Result<(), LaneError> {
 fn dump_partition(partition: &PartitionLog, item: u64, dropping: bool, lines: Lines<'_>) {
     let (flushed, offset) = partition.ends.batch_flushed;
     lines(&format!(
-        "partition {} {}{} as of item {item}: offsets {}..{} flushed up to {} ({}:{}), {} producers",
+        "partition {} {}{}{} as of item {item}: offsets {}..{} flushed up to {} ({}:{}), {} producers",
         partition.number.0,
         partition.id,
         if dropping { " (dropping)" } else { "" },
+        if partition.damage.is_some() { " (damaged)" } else { "" },
         partition.log_start.0,
         partition.log_end.0,
         offset.0,
@@ -231,6 +230,13 @@ fn describe(entry: &Entry<'_>) -> String {
         EntryKind::Cut => format!("cut {log} at {segment}:{value}"),
         EntryKind::CleanStop => "clean stop".to_owned(),
         EntryKind::ImageDurable => format!("image {value} is durable"),
+        EntryKind::Touched => {
+            let logs = touched::logs_since(entry.payload, value, value).unwrap_or_default();
+            let logs: Vec<_> = logs.iter().map(|log| log.0.to_string()).collect();
+            return format!("    groups since {value} were for partitions {}", logs.join(" "));
+        }
+        EntryKind::Damaged => format!("damaged {log}, cut at {segment}:{value}"),
+        EntryKind::LossAccepted => format!("loss accepted {log}"),
     };
     format!("    {} {what}", entry.item)
 }

@@ -31,7 +31,7 @@ impl Lane {
         self.cycle.waits.taken(built.item_end, self.now);
         self.stats.groups_count += 1;
         self.stats.group_bytes += built.bytes as u64;
-        self.cycle.proven = built.entries_count == 0;
+        self.cycle.proven = built.is_mark;
         self.cycle.last_group = self.now;
         let group = GroupWrite { item_end: built.item_end, effects: built.effects, submitted: self.now };
         if self.options.control == super::options::Control::AcknowledgeBeforeFlush {

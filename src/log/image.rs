@@ -17,13 +17,30 @@ use super::tail::TailPool;
 use crate::base::checksum::crc32c;
 use crate::ring::{IoBuffer, IoError, OpenMode};
 
+/// What an intact image says was durable when it was written, whether it became durable itself or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// All groups up to this one.
+    pub(super) group: u64,
+    /// No group up to that one has this item or a later one.
+    pub(super) item: u64,
+}
+
 /// An image as found on disk.
 pub(super) struct FoundImage {
     pub(super) index: usize,
     /// The largest of both images: the next one has a larger one.
     pub(super) generation: u64,
+    pub(super) counted: Counted,
     pub(super) header: ImageHeader,
     pub(super) payload: Vec<u8>,
+}
+
+impl FoundImage {
+    pub(super) fn new(index: usize, header: ImageHeader, payload: Vec<u8>) -> Self {
+        let counted = Counted { group: header.durable_number.get(), item: header.item_next.get() };
+        Self { index, generation: header.generation.get(), counted, header, payload }
+    }
 }
 
 /// The newest intact image. None where the lane was never made.
@@ -40,9 +57,10 @@ pub(super) fn find_images(
     let mut images = Vec::new();
     for (index, name) in IMAGE_FILES.iter().enumerate() {
         if let Some((header, payload)) = read_image(disk, &dir.join(name), flush)? {
-            images.push(FoundImage { index, generation: header.generation.get(), header, payload });
+            images.push(FoundImage::new(index, header, payload));
         }
     }
+    let counted = images.iter().map(|image| image.counted).max_by_key(|counted| counted.group);
     images.sort_by_key(|image| std::cmp::Reverse(image.generation));
     let Some(generation) = images.first().map(|newest| newest.generation) else {
         if disk.list_dir(&dir.join("journal"))?.is_empty() {
@@ -52,7 +70,10 @@ pub(super) fn find_images(
         let what = format!("{} has a journal but no intact checkpoint image", dir.display());
         return Err(LaneError::Damaged { what });
     };
-    images.iter_mut().for_each(|image| image.generation = generation);
+    for image in &mut images {
+        image.generation = generation;
+        image.counted = counted.unwrap_or_default();
+    }
     Ok(images)
 }
 
@@ -119,7 +140,7 @@ pub(super) fn create_image(disk: &mut Disk<'_>, dir: &Path) -> Result<FoundImage
     disk.write_file(&dir.join(IMAGE_FILES[1]), IoBuffer::new(BLOCK_BYTES), None)?;
     disk.write_file(&dir.join(IMAGE_FILES[0]), buffer, None)?;
     disk.flush_dir(&dir.join("checkpoint"))?;
-    Ok(FoundImage { index: 0, generation: 1, header, payload: Vec::new() })
+    Ok(FoundImage::new(0, header, Vec::new()))
 }
 
 pub(super) fn redo_of_image(image: &FoundImage, options: &LaneOptions) -> Result<Redo, LaneError> {

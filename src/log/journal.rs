@@ -17,6 +17,7 @@ use super::format::{
 };
 use super::options::{LaneOptions, LogId};
 use super::place::Place;
+use super::touched::Touched;
 use crate::base::checksum::RunningCrc32c;
 use crate::base::ids::Offset;
 use crate::ring::{FileId, IoBuffer};
@@ -91,7 +92,8 @@ pub(super) struct Built {
     /// Items below this are wholly in groups up to this one.
     pub(super) item_end: u64,
     pub(super) effects: Vec<Effect>,
-    pub(super) entries_count: u32,
+    /// It has nothing to do but to prove the group before it.
+    pub(super) is_mark: bool,
 }
 
 pub(super) struct Journal {
@@ -115,6 +117,7 @@ pub(super) struct Journal {
     open: Option<OpenGroup>,
     spare_buffers: Vec<IoBuffer>,
     spare_effects: Vec<Vec<Effect>>,
+    pub(super) touched: Touched,
     group_bytes_max: u64,
 }
 
@@ -147,6 +150,7 @@ impl Journal {
                 IoBuffer::new(group_bytes_max as usize),
             ],
             spare_effects: Vec::new(),
+            touched: Touched::new(group_bytes_max),
             group_bytes_max,
         }
     }
@@ -326,8 +330,9 @@ impl Journal {
             item_end: self.queue.front().map_or(self.item_next, |queued| queued.number),
             buffer: open.buffer,
             effects: open.effects,
-            entries_count: open.entries_count,
+            is_mark: open.items_count == 0,
         };
+        self.touched.end_group(self.group_next, bytes as u64);
         self.position += bytes as u64;
         self.group_next += 1;
         Some(built)
@@ -342,15 +347,24 @@ impl Journal {
         if self.group_limit() < self.group_bytes_wanted() && !self.begin_file() {
             return None;
         }
-        Some(OpenGroup {
+        let mut open = OpenGroup {
             buffer: self.spare_buffers.pop().expect("one group is in flight at most"),
             limit: self.group_limit() as usize,
             end: GroupHeader::BYTES,
             checksum: RunningCrc32c::default(),
             item_first: self.queue.front().map_or(self.item_next, |queued| queued.number),
-            entries_count: 0,
+            items_count: 0,
             effects: self.spare_effects.pop().unwrap_or_default(),
-        })
+        };
+        let (since, logs) = self.touched.name(self.group_next);
+        let mut header = EntryHeader::new(EntryKind::Touched, 0, 0, since);
+        header.payload_bytes = U32::new(size_of_val(logs) as u32);
+        open.put_entry(&header, |out| {
+            for (bytes, log) in out.chunks_exact_mut(size_of::<u32>()).zip(logs) {
+                bytes.copy_from_slice(&log.to_le_bytes());
+            }
+        });
+        Some(open)
     }
 
     fn group_limit(&self) -> u64 {
@@ -368,7 +382,8 @@ impl Journal {
             Some(Queued { item: Item::Entry { payload, .. }, .. }) => payload.len() as u64,
             None => 0,
         };
-        blocks_up((GroupHeader::BYTES + EntryHeader::size_bytes(first as usize)) as u64)
+        let touched = Touched::entry_bytes_max(self.group_bytes_max);
+        blocks_up(touched + (GroupHeader::BYTES + EntryHeader::size_bytes(first as usize)) as u64)
     }
 
     fn fill(&mut self, tails: &impl TailBytes, open: &mut OpenGroup) {
@@ -380,13 +395,15 @@ impl Journal {
                         break;
                     }
                     open.put_entry(header, |out| out.copy_from_slice(payload));
+                    let kind = EntryKind::from_byte(header.kind).expect("an entry is made with a kind");
+                    self.touched.note(kind, LogId(header.log.get()));
                     0
                 }
                 Item::Append { log, segment, from, to, end_offset } => {
                     let left = (to - from - queued.done_bytes) as usize;
                     let step = left.min(space.saturating_sub(EntryHeader::BYTES) & !7);
                     // Only what no group could hold whole is cut, and what stands first in a file's rest.
-                    if step == 0 || (step < left && open.entries_count > 0) {
+                    if step == 0 || (step < left && open.items_count > 0) {
                         break;
                     }
                     let place = Place::new(*segment, from + queued.done_bytes);
@@ -398,10 +415,12 @@ impl Journal {
                     let end_offset = (step == left).then_some(*end_offset);
                     // Of a piece, too, nothing may go before the whole batch is in its segment.
                     open.note(Effect { log: *log, end: Place::new(*segment, *to), end_offset });
+                    self.touched.note(EntryKind::Append, *log);
                     queued.done_bytes += step as u64;
                     left - step
                 }
             };
+            open.items_count += 1;
             let counted_bytes = if left == 0 { 0 } else { EntryHeader::size_bytes(left) as u64 };
             self.queued_bytes -= queued.counted_bytes - counted_bytes;
             queued.counted_bytes = counted_bytes;
@@ -426,10 +445,11 @@ impl Journal {
             position: U64::new(self.position),
             file: U32::new(current.number),
             payload_bytes: U32::new((open.end - GroupHeader::BYTES) as u32),
-            entries_count: U32::new(open.entries_count),
+            entries_count: U32::new(open.items_count + 1),
             previous_checksum: U32::new(self.previous_checksum),
             payload_checksum: U32::new(open.checksum.value()),
-            reserved_end: [0; 12],
+            file_bytes: U64::new(current.bytes),
+            reserved_end: U32::ZERO,
         };
         header.seal();
         self.previous_checksum = header.header_checksum.get();
@@ -461,11 +481,13 @@ struct Space {
 impl Space {
     fn room_bytes(&self, debts_count: u64) -> u64 {
         let groups_count = self.queued_bytes / self.group_bytes_max + 2;
-        let waiting = self.queued_bytes + groups_count * (GroupHeader::BYTES + BLOCK_BYTES) as u64;
+        let touched = Touched::entry_bytes_max(self.group_bytes_max);
+        let group = touched + (GroupHeader::BYTES + BLOCK_BYTES) as u64;
+        let waiting = self.queued_bytes + groups_count * group;
         // Rests of files that groups may have to leave unused.
         let rest = REST_BYTES_MIN.min(self.group_bytes_max / 2) + BLOCK_BYTES as u64;
         let waste = self.left_files_count * rest;
-        let images = (debts_count + 1) * IMAGE_ENTRY_BYTES;
+        let images = (debts_count + 1) * (IMAGE_ENTRY_BYTES + touched);
         self.left_bytes.saturating_sub(waiting + waste + images + self.capacity_bytes / 4)
     }
 }
@@ -480,7 +502,8 @@ struct OpenGroup {
     /// Of the entries so far.
     checksum: RunningCrc32c,
     item_first: u64,
-    entries_count: u32,
+    /// Of the queue; the touched entry stands in front of them.
+    items_count: u32,
     effects: Vec<Effect>,
 }
 
@@ -498,7 +521,6 @@ impl OpenGroup {
         out[payload_end..].fill(0);
         self.checksum.update(out);
         self.end += out.len();
-        self.entries_count += 1;
     }
 
     /// Whole batches of a partition become durable together: one effect says so where it is near.

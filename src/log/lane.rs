@@ -200,8 +200,7 @@ impl Lane {
         if bytes > self.batch_bytes_max() {
             return Err(AppendError::TooLarge);
         }
-        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
-        else {
+        let Some(partition) = self.partitions.get(log).filter(|partition| partition.is_online()) else {
             return Err(AppendError::Offline);
         };
         let wanted = partition.tail.room_wanted(partition.end(), bytes);
@@ -266,7 +265,8 @@ impl Lane {
     }
 
     fn roll(&mut self, log: LogId, wall: WallMs) {
-        if self.partition(log).active().bytes == 0 || self.fenced.is_some() {
+        let partition = self.partition(log);
+        if partition.active().bytes == 0 || !partition.is_online() || self.fenced.is_some() {
             return;
         }
         let id = self.take_segment_id();
@@ -331,10 +331,13 @@ impl Lane {
     /// Moves the log start up to `offset` (at most to the log end) and deletes the segments below it
     /// once the entry is durable and no plan reads from them. DeleteRecords and retention.
     ///
-    /// Errors: `Busy` while the journal is full; `Fenced`.
+    /// Errors: `Busy` while the journal is full; `Offline` while it is damaged; `Fenced`.
     pub fn advance_log_start(&mut self, log: LogId, offset: Offset) -> Result<Sequence, AppendError> {
         if self.fenced.is_some() {
             return Err(AppendError::Fenced);
+        }
+        if !self.partition(log).is_online() {
+            return Err(AppendError::Offline);
         }
         if !self.has_journal_room(0) {
             return Err(self.busy(0));

@@ -20,6 +20,7 @@
 mod batches;
 mod checkpoint;
 mod cycle;
+mod damage;
 mod directory;
 mod disk;
 mod dump;
@@ -49,6 +50,7 @@ mod segment;
 mod stats;
 mod stop;
 mod tail;
+mod touched;
 mod unlink;
 mod verdict;
 mod verify;
@@ -58,6 +60,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use damage::DamagedPartition;
 pub use directory::{list_lanes, prepare_dir};
 pub use dump::{dump_dir, dump_file};
 pub use lane::{Lane, SegmentInfo};

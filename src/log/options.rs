@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::damage::DamagedPartition;
 use super::format::EntryHeader;
 use super::journal::Journal;
 use super::plan::Plan;
@@ -202,6 +203,8 @@ pub struct RecoveryReport {
     pub torn_group: Option<String>,
     /// Partitions whose last batch was incomplete and cut. It was never acknowledged.
     pub batches_cut_count: usize,
+    /// Partitions that are offline because durable records are missing.
+    pub damaged: Vec<DamagedPartition>,
 }
 
 /// What happened in a lane since the last call.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
+use super::damage::Damage;
 use super::options::{LogId, PartitionSettings};
 use super::place::Place;
 use super::producers::ProducerTable;
@@ -74,6 +75,7 @@ pub(super) struct PartitionLog {
     pub(super) candidate: bool,
     /// Item number of its drop entry.
     pub(super) dropping: Option<u64>,
+    pub(super) damage: Option<Damage>,
 }
 
 impl PartitionLog {
@@ -110,7 +112,13 @@ impl PartitionLog {
             busy: false,
             candidate: false,
             dropping: None,
+            damage: None,
         }
+    }
+
+    /// Clients may append to it and read it.
+    pub(super) fn is_online(&self) -> bool {
+        self.dropping.is_none() && self.damage.is_none()
     }
 
     pub(super) fn active(&self) -> &Segment {
@@ -155,6 +163,34 @@ impl PartitionLog {
     /// `place` is the final end of a rolled segment.
     pub(super) fn is_final_end(&self, place: Place) -> bool {
         self.segment(place.segment).is_some_and(|segment| segment.rolled && segment.bytes == place.position)
+    }
+
+    /// The final end of a segment is the beginning of the one behind it.
+    pub(super) fn normal(&self, place: Place) -> Place {
+        let next = self.segment_index(place.segment).and_then(|index| self.segments.get(index + 1));
+        next.filter(|_| self.is_final_end(place)).map_or(place, |next| Place::new(next.id, 0))
+    }
+
+    /// Ends the log at `place`, which is `offset`; segment `next` goes on there. Nothing behind `place`
+    /// is flushed.
+    pub(super) fn truncate_suffix(&mut self, place: Place, offset: Offset, next: u64) {
+        while self.segments.len() > 1 && self.active().id > place.segment {
+            self.segments.pop_back();
+        }
+        let wall_ms = self.active().wall_ms;
+        if place.position == 0 {
+            self.segments.pop_back();
+        } else {
+            self.active_mut().truncate_suffix(place.position, offset);
+        }
+        self.segments.push_back(Segment::new(next, offset, wall_ms, self.settings.segment_bytes_max));
+        if self.segment(self.ends.batch_flushed.0.segment).is_none() {
+            self.ends.batch_flushed = (Place::new(next, 0), offset);
+        }
+        self.log_end = offset;
+        self.log_start = self.log_start.min(offset);
+        self.epochs.retain(|(_, first)| *first < offset);
+        self.producers.truncate_suffix(offset);
     }
 
     fn follows(&self, before: Place, behind: Place) -> bool {

@@ -110,8 +110,7 @@ impl Lane {
         progress: bool,
         read: u64,
     ) -> PlanStart {
-        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
-        else {
+        let Some(partition) = self.partitions.get(log).filter(|partition| partition.is_online()) else {
             return PlanStart::Offline;
         };
         if from < partition.log_start || from > partition.log_end {
@@ -128,8 +127,7 @@ impl Lane {
     /// Plans the first batch that has a record of `timestamp` or later, as `plan` does; which record
     /// it is only the batch's records tell. `Empty` where there is none below `upto`.
     pub fn plan_at_timestamp(&mut self, log: LogId, timestamp: i64, upto: Offset, read: u64) -> PlanStart {
-        let Some(partition) = self.partitions.get(log).filter(|partition| partition.dropping.is_none())
-        else {
+        let Some(partition) = self.partitions.get(log).filter(|partition| partition.is_online()) else {
             return PlanStart::Offline;
         };
         let upto = upto.min(partition.log_end);

@@ -71,6 +71,16 @@ impl ProducerTable {
         });
     }
 
+    /// Forgets the batches from `end` on, and producers of which nothing is left.
+    pub(super) fn truncate_suffix(&mut self, end: Offset) {
+        self.producers.retain(|_, producer| {
+            let before = producer.batches.len();
+            producer.batches.retain(|batch| batch.last_offset < end);
+            producer.transaction_start = producer.transaction_start.filter(|start| *start < end);
+            before == producer.batches.len() || !producer.batches.is_empty()
+        });
+    }
+
     /// Takes an appended batch in; called once per batch, in offset order.
     pub(super) fn note(&mut self, header: &BatchHeader) {
         let Some((id, epoch)) = header.producer() else { return };

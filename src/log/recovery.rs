@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
 use super::cycle::Cycle;
+use super::damage::mend_last_row;
 use super::directory::lane_dir;
 use super::disk::{Disk, failed};
 use super::files::Files;
@@ -21,12 +22,12 @@ use super::journal::{FreeFile, Journal, JournalFile};
 use super::journal_chain::{ReplayEnd, find_files, replay};
 use super::lane::Lane;
 use super::materialise::Staging;
-use super::options::{LaneError, LaneOptions, LogId, RecoveryReport};
+use super::options::{LaneError, LaneOptions, RecoveryReport};
 use super::partition_log::PartitionLog;
 use super::place::Place;
 use super::prewrite;
 use super::read::Reads;
-use super::redo::{Contradiction, Redo};
+use super::redo::{Finished, Redo};
 use super::replay::FoundFile;
 use super::segment::partitions_dir;
 use super::stats::LaneStats;
@@ -68,19 +69,23 @@ impl Lane {
             Some(older) => (older, redo_from(&mut disk, &dir, &options, older, &files)?),
             None => (newest, redone),
         };
-        let cuts = redo.finish().map_err(|Contradiction(what)| LaneError::Damaged { what })?;
+        let finished = redo.finish();
         report.clean = redo.clean;
         report.partitions_count = redo.partitions.len();
         report.groups_count = end.groups_count;
         report.journal_bytes = end.bytes;
         report.tail_bytes = redo.tail_bytes;
         report.torn_group = end.torn.clone();
-        report.batches_cut_count = cuts.len();
-        let journal = make_journal(&mut disk, &dir, &options, &image.header, &end, &files)?;
+        report.batches_cut_count = finished.cuts.len();
+        for damage in &finished.damaged {
+            mend_last_row(&mut disk, redo.partitions.get_mut(damage.log).expect("just found"), damage.end);
+        }
+        let journal = make_journal(&mut disk, &dir, &options, &image.header, end, &files)?;
         let mut lane = assemble(options, dir, journal, redo, image);
         lane.plan_missing_files(&files);
-        lane.finish_recovery(ring, &cuts)?;
+        lane.finish_recovery(ring, &finished)?;
         lane.clear_unfinished_dirs(ring)?;
+        report.damaged = lane.damaged(&finished.damaged);
         Ok((lane, report))
     }
 
@@ -114,15 +119,26 @@ impl Lane {
         self.checkpoint.prewrites.missing = (0..count).rev().filter(|number| !is_ready(*number)).collect();
     }
 
-    fn finish_recovery(&mut self, ring: &mut Ring, cuts: &[(LogId, Place)]) -> Result<(), LaneError> {
+    fn finish_recovery(&mut self, ring: &mut Ring, finished: &Finished) -> Result<(), LaneError> {
         self.restore_queues();
         let incarnation = self.journal.incarnation;
         self.journal.push_entry(EntryHeader::new(EntryKind::Recovered, 0, 0, incarnation), &[]);
-        for (log, place) in cuts {
+        for (log, place) in &finished.cuts {
             let header = EntryHeader::new(EntryKind::Cut, log.0, place.segment, place.position);
             self.journal.push_entry(header, &[]);
         }
+        for damage in &finished.damaged {
+            self.push_damage(damage);
+        }
         self.make_room_for_last_group(ring)?;
+        self.wait_until_durable(ring)?;
+        self.repair_blocks(ring)?;
+        self.events.clear();
+        Ok(())
+    }
+
+    /// Everything queued so far is durable then.
+    pub(super) fn wait_until_durable(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
         let item = self.journal.item_next;
         while self.journal.item_durable < item {
             let now = ring.now();
@@ -136,8 +152,6 @@ impl Lane {
             }
             self.wait_for_job(ring)?;
         }
-        self.repair_blocks(ring)?;
-        self.events.clear();
         Ok(())
     }
 
@@ -174,7 +188,8 @@ impl Lane {
     /// A crash during the first start may leave one full file and no other: then recovery prepares
     /// the next one itself.
     fn make_room_for_last_group(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
-        let rest = self.journal.used.back().map_or(0, |file| file.bytes - self.journal.position);
+        let rest =
+            self.journal.used.back().map_or(0, |file| file.bytes.saturating_sub(self.journal.position));
         if rest >= u64::from(self.options.group_bytes_max) || !self.journal.free.is_empty() {
             return Ok(());
         }
@@ -232,7 +247,7 @@ fn redo_from(
     files: &[FoundFile],
 ) -> Result<(Redo, ReplayEnd), LaneError> {
     let mut redo = redo_of_image(image, options)?;
-    let end = replay(disk, dir, &image.header, files, |entry, incarnation| redo.apply(entry, incarnation))?;
+    let end = replay(disk, dir, image, files, u64::from(options.group_bytes_max), &mut redo)?;
     Ok((redo, end))
 }
 
@@ -241,7 +256,7 @@ fn make_journal(
     dir: &Path,
     options: &LaneOptions,
     image: &ImageHeader,
-    end: &ReplayEnd,
+    end: ReplayEnd,
     found: &[FoundFile],
 ) -> Result<Journal, LaneError> {
     let mut journal = Journal::new(image.log_id, u64::from(options.group_bytes_max));
@@ -255,12 +270,18 @@ fn make_journal(
     let largest = found.iter().filter_map(|file| file.first).map(|first| first.incarnation).max();
     let known = end.chain.incarnation.max(image.incarnation.get()).max(largest.unwrap_or(0));
     journal.incarnation = known + 1;
+    journal.touched = end.touched;
+    let file_bytes = options.journal_bytes / u64::from(options.journal_files_count);
+    let file_bytes = file_bytes - file_bytes % 4096;
+    let small = FIRST_FILE_BYTES_MAX.min(file_bytes);
+    let wanted = |number: u32| if number == 0 { small } else { file_bytes };
     for file in &end.used {
         let first = file.first.expect("a replayed file begins with a group");
         journal.used.push_back(JournalFile {
             number: file.number,
             file: file.file,
-            bytes: file.bytes,
+            // One that was cut may end within its last group.
+            bytes: blocks_up(file.bytes),
             incarnation: first.incarnation,
             group_first: first.number,
             previous_checksum: first.previous_checksum,
@@ -268,13 +289,9 @@ fn make_journal(
             logs: Vec::new(),
         });
     }
-    let file_bytes = options.journal_bytes / u64::from(options.journal_files_count);
-    let file_bytes = file_bytes - file_bytes % 4096;
-    let small = FIRST_FILE_BYTES_MAX.min(file_bytes);
     for file in found {
         let in_use = end.used.iter().any(|used| used.number == file.number);
-        let wanted = if file.number == 0 { small } else { file_bytes };
-        if !in_use && file.ready && file.bytes >= wanted {
+        if !in_use && file.ready && file.bytes >= wanted(file.number) {
             journal.free.push_back(FreeFile { number: file.number, file: file.file, bytes: file.bytes });
         } else if !in_use {
             disk.ring.close(file.file);

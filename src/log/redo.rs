@@ -2,6 +2,8 @@
 //!
 //! Promises: idempotent. An entry that the partition's row reflects changes nothing that is known of
 //!           the partition; its bytes are loaded all the same where the segment doesn't have them yet.
+//!           A partition whose durable bytes are missing is *stuck* at the last batch in front of them:
+//!           what follows for it is passed over, unless an earlier recovery cut it there already.
 //! Never:    asks the catalog, touches a file.
 //! Called by recovery only.
 
@@ -10,7 +12,9 @@ use std::path::PathBuf;
 
 use zerocopy::FromBytes;
 
-use super::format::{CreatePayload, EntryKind, RollPayload};
+use super::damage::Damage;
+use super::format::{CreatePayload, DamagedPayload, EntryKind, RollPayload};
+use super::journal_chain::Gap;
 use super::options::{LogId, PartitionSettings};
 use super::partition_log::{Ends, Mark, PartitionLog};
 use super::partitions::Partitions;
@@ -19,9 +23,33 @@ use super::replay::Entry;
 use super::segment::{self, Segment};
 use super::tail::TailPool;
 use crate::base::ids::{Offset, PartitionId, TopicId, TopicPartition};
+use crate::protocol::record_batch::BatchHeader;
 
-/// Why an intact journal can't be applied: durable bytes are missing elsewhere.
+/// Why the journal can't be applied to any partition of the lane.
 pub(super) struct Contradiction(pub(super) String);
+
+/// Durable bytes of a partition are missing.
+pub(super) struct Stuck {
+    pub(super) what: String,
+    /// One past the last record that is known to have been there.
+    pub(super) lost_end: Option<Offset>,
+}
+
+/// What redo left to be recorded.
+#[derive(Default)]
+pub(super) struct Finished {
+    /// Incomplete batches that were cut, where.
+    pub(super) cuts: Vec<(LogId, Place)>,
+    /// Partitions found damaged now.
+    pub(super) damaged: Vec<NewDamage>,
+}
+
+pub(super) struct NewDamage {
+    pub(super) log: LogId,
+    /// Where it was cut.
+    pub(super) end: Place,
+    pub(super) what: String,
+}
 
 pub(super) struct Redo {
     pub(super) lane_dir: PathBuf,
@@ -29,8 +57,9 @@ pub(super) struct Redo {
     pub(super) pool: TailPool,
     /// By partition: its row reflects the entries before this item.
     pub(super) reflected: BTreeMap<LogId, u64>,
-    /// By partition: up to here its bytes were read as batches.
-    scans: BTreeMap<LogId, Place>,
+    /// By partition: up to here its bytes were read as batches, and the offset that follows.
+    scans: BTreeMap<LogId, (Place, Offset)>,
+    stuck: BTreeMap<LogId, Stuck>,
     /// Partitions with a number from here on are made by entries only.
     pub(super) log_next: u32,
     pub(super) segment_next: u64,
@@ -48,6 +77,7 @@ impl Redo {
             pool,
             reflected: BTreeMap::new(),
             scans: BTreeMap::new(),
+            stuck: BTreeMap::new(),
             log_next,
             segment_next,
             clean: false,
@@ -59,7 +89,7 @@ impl Redo {
     /// Takes a partition from its row.
     pub(super) fn insert(&mut self, partition: PartitionLog, item: u64) {
         self.reflected.insert(partition.number, item);
-        self.scans.insert(partition.number, partition.ends.batch_flushed.0);
+        self.scans.insert(partition.number, partition.ends.batch_flushed);
         self.partitions.insert(partition);
     }
 
@@ -72,7 +102,7 @@ impl Redo {
         self.clean = entry.kind == EntryKind::CleanStop;
         let log = LogId(entry.header.log.get());
         match entry.kind {
-            EntryKind::Recovered | EntryKind::CleanStop => return Ok(()),
+            EntryKind::Recovered | EntryKind::CleanStop | EntryKind::Touched => return Ok(()),
             EntryKind::ImageDurable => {
                 self.image_durable = self.image_durable.max(entry.header.value.get());
                 return Ok(());
@@ -90,31 +120,91 @@ impl Redo {
         let place = Place::new(entry.header.segment.get(), entry.header.value.get());
         match entry.kind {
             EntryKind::Append => self.append(entry, log, place, incarnation),
-            EntryKind::Drop => {
-                self.partition(log).dropping = Some(entry.item);
-                Ok(())
-            }
-            EntryKind::Roll => self.roll(entry, log, place),
+            EntryKind::Drop => self.partition(log).dropping = Some(entry.item),
+            EntryKind::Roll => return self.roll(entry, log, place),
             EntryKind::LogStart => {
                 if !self.is_reflected(log, entry.item) {
                     self.partition(log).advance_log_start(Offset(place.position as i64), 0);
                 }
-                Ok(())
             }
-            EntryKind::Image => {
-                self.image(entry, log, place);
-                Ok(())
-            }
+            EntryKind::Image => self.image(entry, log, place),
             EntryKind::Materialised => self.materialised(log, place),
-            EntryKind::Cut => {
-                self.cut(log, place);
-                Ok(())
+            EntryKind::Cut => self.cut(log, place),
+            EntryKind::Damaged => return self.damaged(entry, log, place),
+            EntryKind::LossAccepted => {
+                if !self.is_reflected(log, entry.item) {
+                    self.partition(log).damage = None;
+                }
             }
-            EntryKind::Create | EntryKind::Recovered | EntryKind::CleanStop | EntryKind::ImageDurable => {
-                unreachable!("handled above")
-            }
+            EntryKind::Create
+            | EntryKind::Recovered
+            | EntryKind::CleanStop
+            | EntryKind::ImageDurable
+            | EntryKind::Touched => unreachable!("handled above"),
         }
+        Ok(())
     }
+
+    // ---- Damage ------------------------------------------------------------------------------
+
+    /// Groups are lost. Returns the partitions that may have lost something in them.
+    pub(super) fn gap(&mut self, gap: &Gap) -> Result<Vec<LogId>, Contradiction> {
+        let all = || self.partitions.iter().map(|partition| partition.number).collect();
+        let mut suspects = gap.logs.clone().unwrap_or_else(all);
+        suspects.retain(|log| !self.is_reflected(*log, gap.item_end.saturating_sub(1)));
+        if let Some(log) = suspects.iter().find(|log| log.0 >= self.log_next) {
+            let what = format!("{}, and partition {} of this lane was created in it", gap.what, log.0);
+            return Err(Contradiction(what));
+        }
+        // Others were dropped for good before the image.
+        suspects.retain(|log| self.partitions.get(*log).is_some());
+        for log in &suspects {
+            self.stick(*log, gap.what.clone());
+        }
+        Ok(suspects)
+    }
+
+    /// Bytes of the partition are missing behind those it has.
+    fn stick(&mut self, log: LogId, what: String) {
+        self.scan(log);
+        let (place, _) = self.scans[&log];
+        self.cut(log, place);
+        self.stuck.entry(log).or_insert(Stuck { what, lost_end: None });
+    }
+
+    /// An earlier recovery found the partition damaged and ended it at `place`.
+    fn damaged(&mut self, entry: &Entry<'_>, log: LogId, place: Place) -> Result<(), Contradiction> {
+        let Ok(payload) = DamagedPayload::read_from_bytes(entry.payload) else {
+            return Err(Contradiction(format!("damaged entry {} has a strange length", entry.item)));
+        };
+        let next = payload.segment.get();
+        self.segment_next = self.segment_next.max(next + 1);
+        if self.is_reflected(log, entry.item) {
+            return Ok(());
+        }
+        let (reached, _) = self.scans[&log];
+        if self.stuck.contains_key(&log) && reached < place {
+            // More is missing than was then.
+            return Ok(());
+        }
+        self.stuck.remove(&log);
+        let lost_end = payload.lost_end.get();
+        let end = (place, Offset(payload.log_end.get()));
+        self.truncate(log, end, next, (lost_end >= 0).then_some(Offset(lost_end)));
+        Ok(())
+    }
+
+    /// The partition ends at `end`, segment `next` goes on there, and it is damaged.
+    fn truncate(&mut self, log: LogId, end: (Place, Offset), next: u64, lost_end: Option<Offset>) {
+        self.cut(log, end.0);
+        let partition = self.partition(log);
+        let known_end = (partition.log_end > end.1).then_some(partition.log_end);
+        partition.truncate_suffix(end.0, end.1, next);
+        partition.damage = Some(Damage { lost_end: lost_end.max(known_end) });
+        self.scans.insert(log, (Place::new(next, 0), end.1));
+    }
+
+    // ---- Structure ---------------------------------------------------------------------------
 
     fn partition(&mut self, log: LogId) -> &mut PartitionLog {
         self.partitions.get_mut(log).expect("looked up before")
@@ -168,11 +258,14 @@ impl Redo {
         let Ok(payload) = RollPayload::read_from_bytes(entry.payload) else {
             return Err(Contradiction(format!("roll entry {} has a strange length", entry.item)));
         };
+        if self.stuck.contains_key(&log) {
+            return Ok(());
+        }
         let partition = self.partition(log);
         if partition.active().bytes != place.position {
             let have = partition.active().bytes;
-            let what = format!("{}: segment ends at {have}, its roll says {}", partition.id, place.position);
-            return Err(Contradiction(what));
+            self.stick(log, format!("its segment ends at {have}, and at {} when it ended", place.position));
+            return Ok(());
         }
         partition.active_mut().rolled = true;
         let bytes_max = partition.settings.segment_bytes_max;
@@ -188,18 +281,19 @@ impl Redo {
 
     // ---- Bytes -------------------------------------------------------------------------------
 
-    fn append(
-        &mut self,
-        entry: &Entry<'_>,
-        log: LogId,
-        place: Place,
-        incarnation: u64,
-    ) -> Result<(), Contradiction> {
+    fn append(&mut self, entry: &Entry<'_>, log: LogId, place: Place, incarnation: u64) {
+        if let Some(stuck) = self.stuck.get_mut(&log) {
+            stuck.lost_end = stuck.lost_end.max(end_of_batch(entry));
+            return;
+        }
         let partition = self.partitions.get_mut(log).expect("looked up before");
         let end = place.plus(entry.payload.len() as u64);
         let (flushed, _) = partition.ends.batch_flushed;
-        if partition.segment(place.segment).is_none() || end <= flushed {
-            return Ok(());
+        let Some(segment) = partition.segment(place.segment) else { return };
+        // Behind its final length: a recovery that found damage has cut it.
+        let is_cut = segment.rolled && place.position >= segment.bytes;
+        if is_cut || end <= flushed {
+            return;
         }
         let from = place.max(flushed);
         self.cut(log, from);
@@ -208,8 +302,8 @@ impl Redo {
         let follows = from == have
             || (from.position == 0 && partition.is_final_end(have) && from.segment > have.segment);
         if !follows {
-            let what = format!("{}: bytes at {from:?} don't follow {have:?}", partition.id);
-            return Err(Contradiction(what));
+            self.stick(log, format!("bytes at {from:?} don't follow {have:?}"));
+            return self.append(entry, log, place, incarnation);
         }
         let bytes = &entry.payload[(from.position - place.position) as usize..];
         partition.tail.extend(&mut self.pool, log, from, bytes, bytes.len());
@@ -220,7 +314,6 @@ impl Redo {
             _ => partition.marks.push_back(Mark { incarnation, end: whole }),
         }
         self.scan(log);
-        Ok(())
     }
 
     /// Reads the whole batches among the bytes loaded; those that the row doesn't reflect are taken
@@ -229,24 +322,19 @@ impl Redo {
         let partition = self.partitions.get_mut(log).expect("looked up before");
         let scan = self.scans.get_mut(&log).expect("inserted with the partition");
         while let Some(end) = partition.tail.end() {
-            if partition.is_final_end(*scan)
-                && let Some(index) = partition.segment_index(scan.segment)
-                && let Some(next) = partition.segments.get(index + 1)
-            {
-                *scan = Place::new(next.id, 0);
-            }
-            let Some(header) = partition.tail.header(*scan) else { return };
+            let at = partition.normal(scan.0);
+            let Some(header) = partition.tail.header(at) else { return };
             let Some(size) = header.size_bytes() else { return };
-            let batch_end = scan.plus(size as u64);
-            if scan.segment == end.segment && batch_end > end {
+            let batch_end = at.plus(size as u64);
+            if at.segment == end.segment && batch_end > end {
                 return;
             }
-            partition.tail.mark_batch(*scan, header.base_offset(), batch_end.position);
-            if *scan == partition.end() {
+            partition.tail.mark_batch(at, header.base_offset(), batch_end.position);
+            if at == partition.end() {
                 let wall_ms = partition.active().wall_ms;
                 partition.note(&header, size as u64, wall_ms);
             }
-            *scan = batch_end;
+            *scan = (batch_end, header.last_offset().plus(1));
         }
     }
 
@@ -267,11 +355,14 @@ impl Redo {
         }
     }
 
-    fn materialised(&mut self, log: LogId, place: Place) -> Result<(), Contradiction> {
+    fn materialised(&mut self, log: LogId, place: Place) {
+        if self.stuck.contains_key(&log) && place > self.scans[&log].0 {
+            return;
+        }
         let partition = self.partitions.get_mut(log).expect("looked up before");
         let (mut at, mut offset) = partition.ends.batch_flushed;
         if place <= at || partition.segment(place.segment).is_none() {
-            return Ok(());
+            return;
         }
         while at < place {
             if partition.is_final_end(at)
@@ -283,8 +374,8 @@ impl Redo {
             }
             let header = partition.tail.header(at).filter(|header| header.size_bytes().is_some());
             let Some(header) = header else {
-                let what = format!("{}: flushed up to {place:?}, but {at:?} is in no entry", partition.id);
-                return Err(Contradiction(what));
+                self.stick(log, format!("flushed up to {place:?}, but {at:?} is in no entry"));
+                return;
             };
             at = at.plus(header.size_bytes().unwrap_or_default() as u64);
             offset = header.last_offset().plus(1);
@@ -300,37 +391,29 @@ impl Redo {
         while partition.marks.front().is_some_and(|mark| mark.end <= at) {
             partition.marks.pop_front();
         }
-        Ok(())
     }
 
     // ---- The end -----------------------------------------------------------------------------
 
-    /// Cuts incomplete batches and sets the ends. Returns the places cut.
-    pub(super) fn finish(&mut self) -> Result<Vec<(LogId, Place)>, Contradiction> {
-        let mut cuts = Vec::new();
+    /// Cuts incomplete batches and sets the ends. Partitions that are stuck now are damaged.
+    pub(super) fn finish(&mut self) -> Finished {
+        let mut finished = Finished::default();
         let logs: Vec<_> = self.partitions.iter().map(|partition| partition.number).collect();
         for log in logs {
             self.scan(log);
-            let partition = self.partitions.get_mut(log).expect("just listed");
+            self.cut_incomplete(log, &mut finished.cuts);
+            if let Some(stuck) = self.stuck.remove(&log)
+                && self.partition(log).dropping.is_none()
+            {
+                let (place, offset) = self.scans[&log];
+                let end = self.partition(log).normal(place);
+                self.segment_next += 1;
+                self.truncate(log, (end, offset), self.segment_next - 1, stuck.lost_end);
+                finished.damaged.push(NewDamage { log, end, what: stuck.what });
+            }
+            let partition = self.partition(log);
             let end = partition.end();
-            let have = partition.tail.end();
-            if have.is_some_and(|have| have > end) {
-                cuts.push((log, end));
-                self.cut(log, end);
-            }
-            let partition = self.partitions.get_mut(log).expect("just listed");
             let (flushed, offset) = partition.ends.batch_flushed;
-            let reached = partition.tail.end().unwrap_or(flushed).max(flushed);
-            let complete = reached == end
-                || (end.position == 0 && partition.is_final_end(reached))
-                || partition.dropping.is_some();
-            if !complete {
-                let what = format!(
-                    "{}: bytes {reached:?} to {end:?} were durable and are in no journal entry",
-                    partition.id
-                );
-                return Err(Contradiction(what));
-            }
             while partition.marks.front().is_some_and(|mark| mark.end <= flushed) {
                 partition.marks.pop_front();
             }
@@ -339,6 +422,29 @@ impl Redo {
             partition.durable_end = partition.log_end;
             partition.ends = Ends { durable: end, ..Ends::all_at(flushed, offset) };
         }
-        Ok(cuts)
+        finished
     }
+
+    /// A last batch of which pieces are missing was never durable. What else is missing was.
+    fn cut_incomplete(&mut self, log: LogId, cuts: &mut Vec<(LogId, Place)>) {
+        let partition = self.partition(log);
+        let end = partition.end();
+        if partition.tail.end().is_some_and(|have| have > end) {
+            cuts.push((log, end));
+            self.cut(log, end);
+        }
+        let partition = self.partition(log);
+        let (flushed, _) = partition.ends.batch_flushed;
+        let reached = partition.tail.end().unwrap_or(flushed).max(flushed);
+        if partition.normal(reached) != end {
+            self.stick(log, format!("bytes from {reached:?} up to {end:?} were durable and are in no entry"));
+        }
+    }
+}
+
+/// One past the last offset of the batch that the entry begins with, if it does begin with one.
+fn end_of_batch(entry: &Entry<'_>) -> Option<Offset> {
+    let header = BatchHeader::view(entry.payload)?;
+    let whole = header.magic == 2 && header.size_bytes()? == entry.header.total_bytes.get() as usize;
+    whole.then(|| header.last_offset().plus(1))
 }

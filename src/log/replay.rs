@@ -36,6 +36,19 @@ pub(super) struct FirstGroup {
     pub(super) number: u64,
     pub(super) incarnation: u64,
     pub(super) previous_checksum: u32,
+    /// The file's length when it was written.
+    pub(super) file_bytes: u64,
+}
+
+impl FirstGroup {
+    pub(super) fn new(header: &GroupHeader) -> Self {
+        Self {
+            number: header.number.get(),
+            incarnation: header.incarnation.get(),
+            previous_checksum: header.previous_checksum.get(),
+            file_bytes: header.file_bytes.get(),
+        }
+    }
 }
 
 /// What the chain says the next group is.
@@ -176,27 +189,27 @@ impl<'a, 'r> Walker<'a, 'r> {
         Ok(None)
     }
 
-    /// An intact group with a number above `number` is anywhere from `position` of `found` on.
-    pub(super) fn any_later(
+    /// The first intact group with a number above `number`, from `position` of `found` on.
+    pub(super) fn first_later(
         &mut self,
         found: &FoundFile,
         position: u64,
         number: u64,
-    ) -> Result<bool, IoError> {
+    ) -> Result<Option<(u64, Group)>, IoError> {
         let mut position = position;
         while position < found.bytes {
             if let Ok(header) = self.header(found, position)?
                 && header.number.get() > number
             {
                 match self.payload(found, position, header) {
-                    Ok(_) => return Ok(true),
+                    Ok(group) => return Ok(Some((position, group))),
                     Err(Found::Unreadable) => return Err(IoError::Os(EIO)),
                     Err(_) => {}
                 }
             }
             position += BLOCK_BYTES as u64;
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
@@ -225,7 +238,7 @@ pub(super) fn entries(group: &Group) -> Option<Vec<Entry<'_>>> {
         let payload = rest.get(EntryHeader::BYTES..EntryHeader::BYTES + payload_bytes)?;
         let kind = EntryKind::from_byte(header.kind)?;
         entries.push(Entry { kind, header, payload, item });
-        if header.flags & MORE_PIECES == 0 {
+        if header.flags & MORE_PIECES == 0 && kind != EntryKind::Touched {
             item += 1;
         }
         rest = rest.get(EntryHeader::size_bytes(payload_bytes)..)?;
@@ -237,7 +250,7 @@ pub(super) fn entries(group: &Group) -> Option<Vec<Entry<'_>>> {
 pub(super) fn item_end(group: &Group) -> Option<u64> {
     let entries = entries(group)?;
     Some(match entries.last() {
-        Some(last) if last.header.flags & MORE_PIECES != 0 => last.item,
+        Some(last) if last.header.flags & MORE_PIECES != 0 || last.kind == EntryKind::Touched => last.item,
         Some(last) => last.item + 1,
         None => group.header.item_first.get(),
     })

@@ -109,7 +109,7 @@ impl Segment {
         }
         let timestamp = header.max_timestamp.get();
         let base_offset = header.base_offset();
-        self.note_row(header, timestamp, base_offset);
+        self.note_row(header);
         if timestamp >= 0 && self.max_timestamp.is_none_or(|(max, _)| timestamp > max) {
             self.max_timestamp = Some((timestamp, base_offset));
         }
@@ -117,28 +117,47 @@ impl Segment {
         self.end_offset = header.last_offset().plus(1);
     }
 
-    fn note_row(&mut self, header: &BatchHeader, timestamp: i64, base_offset: Offset) {
-        let position = self.bytes;
+    fn note_row(&mut self, header: &BatchHeader) {
+        let (position, base_offset) = (self.bytes, header.base_offset());
         let rows = self.rows.as_mut().expect("the newest segment has its rows in memory");
         let fits = |row: &IndexRow| {
             position - row.position.get() < self.row_bytes
                 && base_offset.0 - row.base_offset.get() <= i64::from(u32::MAX)
         };
         if !rows.last().is_some_and(fits) {
-            rows.push(IndexRow {
-                position: U64::new(position),
-                base_offset: I64::new(base_offset.0),
-                max_timestamp: I64::new(-1),
-                max_timestamp_delta: U32::ZERO,
-                headers_checksum: U32::ZERO,
-            });
+            rows.push(IndexRow::new(position, base_offset));
         }
-        let row = rows.last_mut().expect("one was pushed where none was");
-        if timestamp > row.max_timestamp.get() {
-            row.max_timestamp = I64::new(timestamp);
-            row.max_timestamp_delta = U32::new((base_offset.0 - row.base_offset.get()) as u32);
-        }
-        row.headers_checksum = U32::new(chain(row.headers_checksum.get(), header));
+        rows.last_mut().expect("one was pushed where none was").note(header);
+    }
+
+    /// Ends the segment for good at `position`, where `offset` would begin. Of the row that `position` lies
+    /// in, the checksum and the largest timestamp must be reckoned again.
+    pub(super) fn truncate_suffix(&mut self, position: u64, offset: Offset) {
+        assert!(position <= self.bytes && !self.sealed, "what is sealed is flushed");
+        self.bytes = position;
+        self.end_offset = offset;
+        self.rolled = true;
+        let rows = self.rows.as_mut().expect("an unsealed segment has its rows in memory");
+        rows.retain(|row| row.position.get() < position);
+        self.note_max_timestamp();
+    }
+
+    /// Makes the last row anew, from the headers of all batches in it.
+    pub(super) fn reckon_last_row(&mut self, headers: &[BatchHeader]) {
+        let Some(row) = self.rows.as_mut().and_then(|rows| rows.last_mut()) else { return };
+        row.clear();
+        headers.iter().for_each(|header| row.note(header));
+        self.note_max_timestamp();
+    }
+
+    /// The largest timestamp, from the rows.
+    pub(super) fn note_max_timestamp(&mut self) {
+        let rows = self.rows.iter().flatten().filter(|row| row.max_timestamp.get() >= 0);
+        let of_row = |row: &IndexRow| {
+            let at = row.base_offset.get() + i64::from(row.max_timestamp_delta.get());
+            (row.max_timestamp.get(), Offset(at))
+        };
+        self.max_timestamp = rows.map(of_row).reduce(|best, row| if row.0 > best.0 { row } else { best });
     }
 
     pub(super) fn to_row(&self) -> SegmentRow {
@@ -194,6 +213,34 @@ impl Segment {
             row_bytes: row.row_bytes.get().max(ROW_BYTES_MIN),
             rows: (!is(SEGMENT_SEALED)).then_some(index_rows),
         }
+    }
+}
+
+impl IndexRow {
+    fn new(position: u64, base_offset: Offset) -> Self {
+        Self {
+            position: U64::new(position),
+            base_offset: I64::new(base_offset.0),
+            max_timestamp: I64::new(-1),
+            max_timestamp_delta: U32::ZERO,
+            headers_checksum: U32::ZERO,
+        }
+    }
+
+    /// As it was before its first batch.
+    fn clear(&mut self) {
+        *self = Self::new(self.position.get(), Offset(self.base_offset.get()));
+    }
+
+    /// Takes the next batch of its extent in.
+    fn note(&mut self, header: &BatchHeader) {
+        let timestamp = header.max_timestamp.get();
+        if timestamp > self.max_timestamp.get() {
+            self.max_timestamp = I64::new(timestamp);
+            let delta = header.base_offset().0 - self.base_offset.get();
+            self.max_timestamp_delta = U32::new(delta as u32);
+        }
+        self.headers_checksum = U32::new(chain(self.headers_checksum.get(), header));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the whole lane on the simulated disk.
 
+mod damage;
 mod harness;
 mod kernel;
 mod lane;

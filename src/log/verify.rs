@@ -12,7 +12,6 @@ use super::journal_chain::{find_files, replay};
 use super::options::{LaneError, LaneOptions};
 use super::partition_log::PartitionLog;
 use super::read::decode_index;
-use super::redo::Contradiction;
 use super::segment::{Segment, chain};
 use crate::base::ids::{LaneId, Offset};
 use crate::protocol::record_batch::BatchHeader;
@@ -67,18 +66,25 @@ fn verify_lane(
     let lane_dir = lane_dir(dir, lane);
     let Some(image) = find_image(disk, &lane_dir)? else { return Ok(()) };
     let files = find_files(disk, &lane_dir, &image.header.log_id, OpenMode::Read)?;
-    let mut redo = redo_of_image(&image, &LaneOptions::new(dir.to_owned(), lane, owner))?;
-    let walked =
-        replay(disk, &lane_dir, &image.header, &files, |entry, incarnation| redo.apply(entry, incarnation));
+    let options = LaneOptions::new(dir.to_owned(), lane, owner);
+    let mut redo = redo_of_image(&image, &options)?;
+    let group_bytes_max = u64::from(options.group_bytes_max);
+    let walked = replay(disk, &lane_dir, &image, &files, group_bytes_max, &mut redo);
     for file in &files {
         disk.ring.close(file.file);
     }
     report.journal_bytes += walked?.bytes;
-    redo.finish().map_err(|Contradiction(what)| LaneError::Damaged { what })?;
+    let found = redo.finish().damaged;
     for partition in redo.partitions.iter().filter(|partition| partition.dropping.is_none()) {
         for segment in partition.segments.iter().filter(|segment| !segment.dropping) {
             verify_segment(disk, partition, segment, report);
             progress(report);
+        }
+        if partition.damage.is_some() {
+            let what = found.iter().find(|damage| damage.log == partition.number);
+            let what = what.map_or("the loss isn't accepted yet", |damage| &damage.what);
+            let end = partition.log_end.0;
+            report.problems.push(format!("{}: records from offset {end} on are lost: {what}", partition.id));
         }
         report.partitions_count += 1;
     }

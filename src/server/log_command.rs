@@ -1,10 +1,15 @@
-//! Log command: `corelane log dump` and `corelane log verify` on the folder of a stopped broker.
+//! Log command: `corelane log dump`, `verify` and `accept-loss` on the folder of a stopped broker.
 
 use std::io::Write;
 use std::path::Path;
 
+use super::config::Config;
 use super::data_dir::DataDir;
-use crate::log;
+use super::shard_thread::lane_options;
+use crate::base::ids::{PartitionId, TopicId, TopicPartition};
+use crate::catalog::MetadataRecord;
+use crate::control;
+use crate::log::{self, Lane};
 use crate::ring::{Ring, RingOptions};
 
 /// Owner of the ring tokens of these commands; nobody else is on their ring.
@@ -80,4 +85,40 @@ pub fn verify(dir: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("damaged:\n{}", report.problems.join("\n")))
+}
+
+/// Lets a damaged partition go on without the records that are lost; says which these are. `name` is the
+/// topic's, `-` and the partition's number.
+pub fn accept_loss(config: &Config, name: &str) -> Result<(), String> {
+    let locked = lock(&config.log_dir)?;
+    let records = control::read_records(&locked.meta()).map_err(|error| error.to_string())?;
+    let id = find(&records, name).ok_or_else(|| format!("there is no partition {name}"))?;
+    let mut ring = ring()?;
+    for lane in log::list_lanes(&mut ring, &config.log_dir).map_err(|error| error.to_string())? {
+        let options = lane_options(config, lane, TOKEN_OWNER);
+        let recovered = Lane::recover(&mut ring, options);
+        let (mut lane, report) = recovered.map_err(|error| error.to_string())?;
+        if let Some(damage) = report.damaged.iter().find(|damage| damage.id == id) {
+            lane.accept_loss(&mut ring, damage.log).map_err(|error| error.to_string())?;
+            println!("{name}: {damage}");
+            println!("accepted: the next record gets offset {}", damage.log_end.0);
+            return Ok(());
+        }
+    }
+    Err(format!("{name} isn't damaged: nothing was changed"))
+}
+
+/// The partition of that name, among topics that aren't deleted.
+fn find(records: &[MetadataRecord], name: &str) -> Option<TopicPartition> {
+    let (topic, number) = name.rsplit_once('-')?;
+    let number: i32 = number.parse().ok()?;
+    let mut found: Option<TopicId> = None;
+    for record in records {
+        match record {
+            MetadataRecord::TopicCreated { name, topic_id, .. } if name == topic => found = Some(*topic_id),
+            MetadataRecord::TopicDeleted { topic_id } if found == Some(*topic_id) => found = None,
+            _ => {}
+        }
+    }
+    found.map(|topic_id| TopicPartition { topic_id, partition: PartitionId(number) })
 }

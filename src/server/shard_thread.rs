@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::config::Config;
 use crate::api::Endpoint;
 use crate::api::describe_configs::BrokerSetting;
-use crate::base::ids::{LaneId, ShardId};
+use crate::base::ids::{LaneId, ShardId, TopicPartition};
 use crate::base::queue::Receiver;
 use crate::catalog::{Catalog, MetadataRecord};
 use crate::control::ControlHandle;
@@ -132,16 +132,18 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
     let mut lanes = Vec::new();
     let mut built = Built { waker: ring.waker(), partitions_count: 0, journal_bytes: 0, recovery_ms: 0 };
     for (index, lane) in setup.lanes.iter().enumerate() {
-        let mut options = LaneOptions::new(setup.config.log_dir.clone(), *lane, Storage::token_owner(index));
-        options.journal_bytes = setup.config.journal_bytes;
-        options.journal_files_count = JOURNAL_FILES_COUNT;
-        options.tail_pool_bytes = setup.config.tail_pool_bytes.min(setup.config.journal_bytes / 2);
-        options.group_bytes_max =
-            GROUP_BYTES_MAX.min(setup.config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32;
+        let options = lane_options(&setup.config, *lane, Storage::token_owner(index));
         let (recovered, report) = Lane::recover(&mut ring, options)
             .map_err(|error| format!("lane {} can't be recovered: {error}", lane.0))?;
         if let Some(torn) = &report.torn_group {
             tracing::info!(lane = lane.0, torn, "a torn last group was cut; it was never acknowledged");
+        }
+        for damage in &report.damaged {
+            let partition = named(&setup.records, damage.id);
+            tracing::error!(
+                partition,
+                "offline: {damage}; restore it, or `corelane log accept-loss {partition}`"
+            );
         }
         built.partitions_count += report.partitions_count;
         built.journal_bytes += report.journal_bytes;
@@ -149,6 +151,26 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
     }
     built.recovery_ms = began.elapsed().as_millis() as u64;
     Ok((ring, Storage::new(setup.id, lanes, setup.lanes.clone(), setup.worker.clone()), built))
+}
+
+/// The lane's share of what the configuration allows.
+pub fn lane_options(config: &Config, lane: LaneId, token_owner: u8) -> LaneOptions {
+    LaneOptions {
+        journal_bytes: config.journal_bytes,
+        journal_files_count: JOURNAL_FILES_COUNT,
+        tail_pool_bytes: config.tail_pool_bytes.min(config.journal_bytes / 2),
+        group_bytes_max: GROUP_BYTES_MAX.min(config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32,
+        ..LaneOptions::new(config.log_dir.clone(), lane, token_owner)
+    }
+}
+
+/// Topic and partition as an operator names them: `orders-0`.
+fn named(records: &[MetadataRecord], id: TopicPartition) -> String {
+    let created = records.iter().find_map(|record| match record {
+        MetadataRecord::TopicCreated { name, topic_id, .. } if *topic_id == id.topic_id => Some(name),
+        _ => None,
+    });
+    created.map_or_else(|| id.to_string(), |name| format!("{name}-{}", id.partition.0))
 }
 
 fn listen_all(

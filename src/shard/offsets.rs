@@ -49,6 +49,9 @@ impl Shard {
             return Some(Err(refusal));
         }
         let lane = &storage.lanes[partition.lane];
+        if lane.is_damaged(partition.log) {
+            return Some(Err(ReadRefusal::Offline));
+        }
         let at =
             |offset: Offset| ListedOffset { timestamp: -1, offset, leader_epoch: partition.leader_epoch };
         let timestamp = match query {
@@ -74,7 +77,11 @@ impl Core {
     ) -> Result<Option<(LeaderEpoch, Offset)>, ReadRefusal> {
         let partition = self.storage.partition(target).ok_or(ReadRefusal::UnknownPartition)?;
         partition.check_leader_epoch(current)?;
-        Ok(self.storage.lanes[partition.lane].epoch_end(partition.log, asked))
+        let lane = &self.storage.lanes[partition.lane];
+        if lane.is_damaged(partition.log) {
+            return Err(ReadRefusal::Offline);
+        }
+        Ok(lane.epoch_end(partition.log, asked))
     }
 
     /// Looks through one batch for the first record at or after `timestamp`.

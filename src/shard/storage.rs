@@ -361,7 +361,7 @@ impl Storage {
         };
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
         let lane = &mut self.lanes[partition.lane];
-        if lane.fenced().is_some() {
+        if lane.fenced().is_some() || lane.is_damaged(partition.log) {
             // Nothing becomes durable any more: a duplicate would wait for its original for ever.
             return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
         }

@@ -74,6 +74,8 @@ impl ImageHeader {
 
 /// Flag of a partition row: its drop entry is durable, its files are being removed.
 pub(in crate::log) const ROW_DROPPING: u32 = 1;
+/// Flag of a partition row: durable records behind its log end are missing, and it is offline.
+pub(in crate::log) const ROW_DAMAGED: u32 = 2;
 
 /// Partition row: 128 bytes, little-endian, format version 1. Segment rows, the index rows of the
 /// unsealed segments in their order, leader epochs and producers follow, each as many as counted.
@@ -92,12 +94,13 @@ pub(in crate::log) const ROW_DROPPING: u32 = 1;
 /// |  72 |     8 | flushed_offset     | offset of the batch that begins there                     | 1     |
 /// |  80 |     8 | segment_bytes_max  | settings                                                  | 1     |
 /// |  88 |     8 | segment_ms_max     | settings                                                  | 1     |
-/// |  96 |     4 | flags              | bit 0: dropping                                           | 1     |
+/// |  96 |     4 | flags              | bit 0: dropping, 1: damaged                               | 1     |
 /// | 100 |     4 | segments_count     |                                                           | 1     |
 /// | 104 |     4 | index_rows_count   |                                                           | 1     |
 /// | 108 |     4 | epochs_count       |                                                           | 1     |
 /// | 112 |     4 | producers_count    |                                                           | 1     |
-/// | 116 |    12 | reserved           |                                                           | 1     |
+/// | 116 |     8 | lost_end           | if damaged: one past the last offset known to be lost; -1 | 1     |
+/// | 124 |     4 | reserved           |                                                           | 1     |
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(in crate::log) struct PartitionRow {
@@ -118,10 +121,12 @@ pub(in crate::log) struct PartitionRow {
     pub(in crate::log) index_rows_count: U32,
     pub(in crate::log) epochs_count: U32,
     pub(in crate::log) producers_count: U32,
-    pub(in crate::log) reserved: [u8; 12],
+    pub(in crate::log) lost_end: I64,
+    pub(in crate::log) reserved: U32,
 }
 
 const _: () = assert!(size_of::<PartitionRow>() == 128);
+const _: () = assert!(offset_of!(PartitionRow, lost_end) == 116);
 const _: () = assert!(offset_of!(PartitionRow, item) == 24);
 const _: () = assert!(offset_of!(PartitionRow, flushed_segment) == 56);
 const _: () = assert!(offset_of!(PartitionRow, flags) == 96);

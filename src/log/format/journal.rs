@@ -28,7 +28,8 @@ pub(in crate::log) const GROUP_MAGIC: [u8; 8] = *b"CLGROUP\0";
 /// | 72 |     4 | entries_count     |                                                      | 0 in a mark  | 1     |
 /// | 76 |     4 | previous_checksum | header_checksum of group `number - 1`                |              | 1     |
 /// | 80 |     4 | payload_checksum  | CRC-32C of the payload                               |              | 1     |
-/// | 84 |    12 | reserved          |                                                      | 0            | 1     |
+/// | 84 |     8 | file_bytes        | of its file: a shorter one has lost groups           | whole blocks | 1     |
+/// | 92 |     4 | reserved          |                                                      | 0            | 1     |
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(in crate::log) struct GroupHeader {
@@ -46,7 +47,8 @@ pub(in crate::log) struct GroupHeader {
     pub(in crate::log) entries_count: U32,
     pub(in crate::log) previous_checksum: U32,
     pub(in crate::log) payload_checksum: U32,
-    pub(in crate::log) reserved_end: [u8; 12],
+    pub(in crate::log) file_bytes: U64,
+    pub(in crate::log) reserved_end: U32,
 }
 
 const _: () = assert!(size_of::<GroupHeader>() == 96);
@@ -62,6 +64,7 @@ const _: () = assert!(offset_of!(GroupHeader, payload_bytes) == 68);
 const _: () = assert!(offset_of!(GroupHeader, entries_count) == 72);
 const _: () = assert!(offset_of!(GroupHeader, previous_checksum) == 76);
 const _: () = assert!(offset_of!(GroupHeader, payload_checksum) == 80);
+const _: () = assert!(offset_of!(GroupHeader, file_bytes) == 84);
 
 impl Sealed for GroupHeader {
     fn checksum_field(&mut self) -> &mut U32 {
@@ -125,11 +128,11 @@ pub(in crate::log) const MORE_PIECES: u8 = 1;
 
 /// Entry header: 32 bytes, little-endian, format version 1. The payload follows, then zeros to a
 /// multiple of 8. Entries of a group are numbered from its `item_first` on; a piece that continues
-/// an item keeps the item's number.
+/// an item keeps the item's number, and a touched entry has none.
 ///
 /// | at | bytes | field         | meaning                                                    | valid     | since |
 /// |----|-------|---------------|------------------------------------------------------------|-----------|-------|
-/// |  0 |     1 | kind          | what happened, see [`EntryKind`]                           | 1 to 11   | 1     |
+/// |  0 |     1 | kind          | what happened, see [`EntryKind`]                           | 1 to 14   | 1     |
 /// |  1 |     1 | flags         | bit 0: more pieces follow                                  | 0, 1      | 1     |
 /// |  2 |     2 | reserved      |                                                            | 0         | 1     |
 /// |  4 |     4 | payload_bytes | without the zeros behind it                                |           | 1     |
@@ -206,11 +209,21 @@ pub(in crate::log) enum EntryKind {
     CleanStop = 10,
     /// The image of generation `value` is durable.
     ImageDurable = 11,
+    /// First entry of a group. Payload: of each group from `value` up to this one, how many partitions it
+    /// has operations for, then their numbers; 4 bytes each. Where groups are lost, it tells which
+    /// partitions may have lost something.
+    Touched = 12,
+    /// Recovery found that durable records are missing behind position `value` of `segment`, which is
+    /// its final length: another segment follows, and the partition is offline. Payload:
+    /// [`DamagedPayload`].
+    Damaged = 13,
+    /// The operator accepts the loss: the partition goes on where its damage cut it.
+    LossAccepted = 14,
 }
 
 impl EntryKind {
     pub(in crate::log) fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [EntryKind; 11] = [
+        const ALL: [EntryKind; 14] = [
             EntryKind::Append,
             EntryKind::Create,
             EntryKind::Drop,
@@ -222,6 +235,9 @@ impl EntryKind {
             EntryKind::Cut,
             EntryKind::CleanStop,
             EntryKind::ImageDurable,
+            EntryKind::Touched,
+            EntryKind::Damaged,
+            EntryKind::LossAccepted,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -268,3 +284,22 @@ pub(in crate::log) struct RollPayload {
 
 const _: () = assert!(size_of::<RollPayload>() == 16);
 const _: () = assert!(offset_of!(RollPayload, wall_ms) == 8);
+
+/// Payload of a damaged entry: 24 bytes, little-endian, format version 1.
+///
+/// | at | bytes | field    | meaning                                                  | valid | since |
+/// |----|-------|----------|----------------------------------------------------------|-------|-------|
+/// |  0 |     8 | segment  | id of the segment that follows                           |       | 1     |
+/// |  8 |     8 | log_end  | its base offset: the first one lost                      | >= 0  | 1     |
+/// | 16 |     8 | lost_end | one past the last offset known to be lost; -1: not known | >= -1 | 1     |
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(in crate::log) struct DamagedPayload {
+    pub(in crate::log) segment: U64,
+    pub(in crate::log) log_end: I64,
+    pub(in crate::log) lost_end: I64,
+}
+
+const _: () = assert!(size_of::<DamagedPayload>() == 24);
+const _: () = assert!(offset_of!(DamagedPayload, log_end) == 8);
+const _: () = assert!(offset_of!(DamagedPayload, lost_end) == 16);

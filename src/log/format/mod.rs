@@ -10,13 +10,13 @@ mod index;
 mod journal;
 
 pub(super) use checkpoint::{
-    EpochRow, IMAGE_MAGIC, ImageHeader, PartitionRow, ProducerBatchRow, ProducerRow, ROW_DROPPING,
-    SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SegmentRow,
+    EpochRow, IMAGE_MAGIC, ImageHeader, PartitionRow, ProducerBatchRow, ProducerRow, ROW_DAMAGED,
+    ROW_DROPPING, SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SegmentRow,
 };
 pub(super) use index::{INDEX_MAGIC, IndexHeader, IndexRow};
 pub(super) use journal::{
-    CreatePayload, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, READY_MAGIC, ReadyStamp,
-    RollPayload,
+    CreatePayload, DamagedPayload, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES,
+    READY_MAGIC, ReadyStamp, RollPayload,
 };
 
 use zerocopy::byteorder::little_endian::U32;

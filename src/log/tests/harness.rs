@@ -57,6 +57,8 @@ pub struct ModelPartition {
     pub log_start_sequence: Sequence,
     pub dropped: Option<Sequence>,
     pub next_sequence: i32,
+    /// A recovery found records missing, and the loss was accepted.
+    pub lost: bool,
 }
 
 impl ModelPartition {
@@ -86,6 +88,9 @@ pub struct Harness {
     reads_count: u64,
     /// A read found the power gone.
     pub cut: bool,
+    /// Bytes on disk were changed: a read may find that, and how often one did.
+    pub expects_damage: bool,
+    pub damage_count: u64,
 }
 
 pub fn recover(world: &World, options: &LaneOptions) -> Result<(Ring, Lane, RecoveryReport), LaneError> {
@@ -111,7 +116,29 @@ impl Harness {
             durable: Sequence(0),
             reads_count: 0,
             cut: false,
+            expects_damage: false,
+            damage_count: 0,
         }
+    }
+
+    /// The same model on a copy of the disk, on which nothing runs yet but what a recovery starts.
+    pub fn recovered_copy(
+        &self,
+        world: World,
+        change: impl FnOnce(&World),
+    ) -> Result<(Self, RecoveryReport), LaneError> {
+        change(&world);
+        let (ring, lane, report) = recover(&world, &self.options)?;
+        let harness = Self {
+            world,
+            ring,
+            lane,
+            options: self.options.clone(),
+            partitions: self.partitions.clone(),
+            events: Vec::new(),
+            ..*self
+        };
+        Ok((harness, report))
     }
 
     pub fn wall(&self) -> WallMs {
@@ -136,6 +163,7 @@ impl Harness {
             log_start_sequence: Sequence(0),
             dropped: None,
             next_sequence: 0,
+            lost: false,
         });
         Ok(self.partitions.len() - 1)
     }
@@ -269,6 +297,11 @@ impl Harness {
                 self.cut = true;
                 None
             }
+            Err(ReadError::Damaged(_)) if self.expects_damage => {
+                self.damage_count += 1;
+                self.cut = true;
+                None
+            }
             Err(ReadError::Damaged(what)) => panic!("nothing is damaged, but {what}"),
         }
     }
@@ -334,6 +367,31 @@ impl Harness {
 
     // ---- After a crash -----------------------------------------------------------------------
 
+    /// Accepts the loss of damaged partitions, and expects no more of them than they have.
+    pub fn accept_losses(&mut self) -> usize {
+        let mut count = 0;
+        let durable_before = self.durable;
+        for model in &mut self.partitions {
+            let alive = self.lane.partitions().any(|(log, _)| log == model.log);
+            if !alive || !self.lane.is_damaged(model.log) {
+                continue;
+            }
+            count += 1;
+            self.lane.accept_loss(&mut self.ring, model.log).expect("there is room");
+            let end = self.lane.log_end(model.log).0;
+            assert!(end <= model.end(), "{}: not more than was appended", model.id);
+            model.lost = true;
+            model.batches.retain(|batch| batch.base_offset < end);
+            model.acked_end = model.end();
+            // The entries that moved the log start or dropped it may be among those lost.
+            model.log_start_wanted = model.log_start_wanted.min(end);
+            model.log_start_acked = 0;
+            model.log_start_sequence = Sequence(durable_before.0 + 1);
+            model.dropped = None;
+        }
+        count
+    }
+
     /// Compares what was recovered with what was acknowledged, and takes over what else survived.
     pub fn check_recovered(&mut self) {
         let alive: Vec<_> = self.lane.partitions().collect();
@@ -370,7 +428,9 @@ impl Harness {
             assert!(start <= model.log_start_wanted.min(end));
             model.log_start_wanted = start;
             model.log_start_acked = start;
-            assert_eq!(lane.producers(model.log), &model.producers(), "{}: producers", model.id);
+            if !model.lost {
+                assert_eq!(lane.producers(model.log), &model.producers(), "{}: producers", model.id);
+            }
             self.partitions.push(model);
         }
         // Sequence numbers begin anew.
@@ -382,6 +442,7 @@ impl Harness {
         for index in 0..self.partitions.len() {
             let start = self.partitions[index].log_start_wanted;
             self.check_bytes(index, start, 64 << 10);
+            self.cut &= !self.expects_damage;
         }
     }
 }

@@ -259,40 +259,6 @@ fn every_failing_operation_is_survived_or_fences() {
     }
 }
 
-#[test]
-fn a_flipped_bit_below_a_later_group_is_damage_and_nothing_is_cut() {
-    let mut harness = Harness::new(9, small_options());
-    let mut random = Random::new(9);
-    let index = harness.create(id(1), 1 << 20);
-    for _ in 0..4 {
-        harness.append(index, &mut random, 2_000).expect("there is room");
-        harness.settle();
-    }
-    // One second of rest proves the last group too.
-    harness.world.advance(1_100);
-    harness.turn(Sleep::No);
-    harness.settle();
-    harness.world.kill();
-    let path = std::path::Path::new("/data/lanes/0/journal/0000.journal");
-    let before = harness.world.read_file(path).expect("the journal is there");
-    for position in (4096..before.len() as u64).step_by(509) {
-        if before[position as usize] == 0 {
-            continue;
-        }
-        harness.world.corrupt(path, position, 0x10);
-        match recover(&harness.world, &harness.options) {
-            Err(LaneError::Damaged { .. }) => {}
-            Err(other) => panic!("position {position}: {other}"),
-            Ok(_) => panic!("position {position}: served in spite of a flipped bit"),
-        }
-        harness.world.corrupt(path, position, 0x10);
-        assert!(harness.world.read_file(path) == Some(before.clone()), "nothing was changed");
-    }
-    let (ring, lane, _) = recover(&harness.world, &harness.options).expect("it is intact again");
-    (harness.ring, harness.lane) = (ring, lane);
-    harness.check_recovered();
-}
-
 fn filled(seed: u64) -> Harness {
     let mut harness = Harness::new(seed, small_options());
     let mut random = Random::new(seed);

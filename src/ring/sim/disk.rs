@@ -24,26 +24,31 @@ const ROOT: Inode = Inode(0);
 /// Orders changes against flushes: a flush covers the changes numbered up to its mark.
 pub(super) type Mark = u64;
 
+#[derive(Clone)]
 enum Node {
     File(FileNode),
     Dir(DirNode),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct FileNode {
     live: Image,
     durable: Image,
     /// Changes since `durable`, oldest first; the first one is never durable (it would be folded).
     changes: Vec<Change>,
     allocated_pages: BTreeSet<u64>,
+    /// Pages that the device can't read.
+    bad_pages: BTreeSet<u64>,
 }
 
+#[derive(Clone)]
 struct Change {
     mark: Mark,
     kind: ChangeKind,
     state: ChangeState,
 }
 
+#[derive(Clone)]
 enum ChangeKind {
     Write { position: u64, data: Rc<[u8]> },
     Truncate { bytes: u64 },
@@ -57,13 +62,14 @@ enum ChangeState {
     Abandoned,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct DirNode {
     live: BTreeMap<String, Inode>,
     durable: BTreeMap<String, Inode>,
     changes: Vec<EntryChange>,
 }
 
+#[derive(Clone)]
 struct EntryChange {
     mark: Mark,
     name: String,
@@ -72,6 +78,7 @@ struct EntryChange {
     abandoned: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct Disk {
     nodes: BTreeMap<Inode, Node>,
     inodes_count: u64,
@@ -380,6 +387,26 @@ impl Disk {
                 Rc::make_mut(data)[(position - *start) as usize] ^= xor;
             }
         }
+    }
+
+    /// Cuts a file at rest, on both sides. Precondition: nothing of it waits for a flush.
+    pub(super) fn cut_file(&mut self, path: &Path, bytes: u64) {
+        let inode = self.find(path).expect("a test cuts a file that is there");
+        let file = self.file_mut(inode);
+        file.changes.clear();
+        file.live.resize(bytes);
+        file.durable = file.live.clone();
+    }
+
+    /// The device can't read the page of a file any more.
+    pub(super) fn break_page(&mut self, path: &Path, position: u64) {
+        let inode = self.find(path).expect("a test breaks a file that is there");
+        self.file_mut(inode).bad_pages.insert(page_of(position).0);
+    }
+
+    pub(super) fn is_readable(&self, inode: Inode, position: u64, bytes: u64) -> bool {
+        let pages = page_of(position).0..=page_of(position + bytes.max(1) - 1).0;
+        self.file(inode).bad_pages.range(pages).next().is_none()
     }
 
     /// Makes a directory and its parents, durable at once.

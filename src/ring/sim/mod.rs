@@ -214,6 +214,23 @@ impl World {
         self.machine().disk.corrupt(path, position, xor);
     }
 
+    /// Cuts a file at rest to this length.
+    pub fn cut_file(&self, path: &Path, bytes: u64) {
+        self.machine().disk.cut_file(path, bytes);
+    }
+
+    /// The device can't read the page that holds this byte of the file any more.
+    pub fn break_page(&self, path: &Path, position: u64) {
+        self.machine().disk.break_page(path, position);
+    }
+
+    /// Another machine with a copy of the disk, and nothing running.
+    pub fn copy_disk(&self, seed: u64) -> World {
+        let copy = World::new(seed);
+        copy.machine().disk = self.machine().disk.clone();
+        copy
+    }
+
     /// The paths of all files, in order.
     pub fn files(&self) -> Vec<String> {
         self.machine().disk.files()

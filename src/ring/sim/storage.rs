@@ -152,7 +152,8 @@ impl Machine {
         failure: Option<IoError>,
     ) -> Result<(), IoError> {
         let hit = self.hits(self.faults.read_error_ppm);
-        if let Some(error) = failure.or(hit.then_some(IoError::Os(libc::EIO))) {
+        let bad = hit || !self.disk.is_readable(inode, position, data.len() as u64);
+        if let Some(error) = failure.or(bad.then_some(IoError::Os(libc::EIO))) {
             return Err(error);
         }
         let transferred_bytes = self.disk.read(inode, position, data);
