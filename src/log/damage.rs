@@ -64,7 +64,9 @@ impl Lane {
     /// After: it is online again, durably.
     pub fn accept_loss(&mut self, ring: &mut Ring, log: LogId) -> Result<(), LaneError> {
         let partition = self.partitions.get_mut(log).expect("the caller names what it was given");
-        partition.damage = None;
+        if partition.damage.take().is_some() {
+            self.damaged_count -= 1;
+        }
         self.journal.push_entry(EntryHeader::new(EntryKind::LossAccepted, log.0, 0, 0), &[]);
         self.wait_until_durable(ring)
     }

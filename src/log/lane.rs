@@ -45,6 +45,7 @@ pub struct Lane {
     pub(super) reads: Reads,
     pub(super) segment_next: u64,
     pub(super) log_next: u32,
+    pub(super) damaged_count: u64,
     /// Partitions that will need an image entry before their next write.
     pub(super) debts_count: u64,
     pub(super) fenced: Option<String>,
@@ -379,6 +380,7 @@ impl Lane {
             journal_capacity_bytes: self.journal.capacity_bytes(),
             files_open_count: self.files.len() as u64,
             partitions_count: self.partitions.len() as u64,
+            partitions_damaged_count: self.damaged_count,
             ..self.stats.clone()
         }
     }

@@ -43,6 +43,7 @@ mod prewrite;
 mod producers;
 mod read;
 mod recovery;
+mod reindex;
 mod redo;
 mod replay;
 mod seal;

@@ -21,6 +21,7 @@ use super::partition_log::PartitionLog;
 use super::partitions::Partitions;
 use super::place::Place;
 use super::plan::{Plan, PlanStart, Request, Resolved};
+use super::reindex::Reindex;
 use crate::base::checksum::crc32c;
 use crate::base::slab::Key;
 use crate::protocol::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
@@ -34,15 +35,16 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 const SCAN_BYTES: usize = 32 << 10;
 /// Segments whose index rows are kept in memory after they were sealed.
 const INDEXES_MAX: usize = 64;
+
 pub(super) struct Read {
     read: u64,
-    log: LogId,
+    pub(super) log: LogId,
     /// Leased while the job lives.
-    segment: u64,
+    pub(super) segment: u64,
     pinned: bool,
-    index_file: Option<FileId>,
-    purpose: Purpose,
-    buffer: Option<IoBuffer>,
+    pub(super) index_file: Option<FileId>,
+    pub(super) purpose: Purpose,
+    pub(super) buffer: Option<IoBuffer>,
     step: Step,
 }
 
@@ -57,6 +59,12 @@ pub(super) enum Purpose {
     Index {
         request: Request,
         start: Option<FoundBatch>,
+    },
+    /// Makes the rows again from the segment, since its index isn't what was written.
+    Reindex {
+        request: Request,
+        start: Option<FoundBatch>,
+        rows: Reindex,
     },
     /// About `bytes` of the plan from `at` on, which has `left` in the segment; `batch_bytes` when the batch there is known to be as large.
     Window {
@@ -203,13 +211,13 @@ impl Lane {
         }
     }
 
-    fn read_path(&self, job: &Read, suffix: &str) -> PathBuf {
+    pub(super) fn read_path(&self, job: &Read, suffix: &str) -> PathBuf {
         let partition = self.partition(job.log);
         let segment = partition.segment(job.segment).expect("a leased segment stays");
         partition.dir.join(super::segment::file_name(segment.base_offset, segment.id, suffix))
     }
 
-    fn read_open(&mut self, ring: &mut Ring, key: Key, mut job: Read) -> Option<Read> {
+    pub(super) fn read_open(&mut self, ring: &mut Ring, key: Key, mut job: Read) -> Option<Read> {
         job.step = Step::Open;
         if matches!(job.purpose, Purpose::Index { .. }) {
             let path = self.read_path(&job, "index");
@@ -226,10 +234,17 @@ impl Lane {
     }
 
     /// Submits the read that the purpose asks for.
-    fn read_transfer(&mut self, ring: &mut Ring, key: Key, mut job: Read, file: FileId) -> Option<Read> {
+    pub(super) fn read_transfer(
+        &mut self,
+        ring: &mut Ring,
+        key: Key,
+        mut job: Read,
+        file: FileId,
+    ) -> Option<Read> {
         let (position, bytes) = match &job.purpose {
             Purpose::Index { .. } => (0, WINDOW_BYTES as u64),
             Purpose::Plan { at, .. } => (at.position, SCAN_BYTES as u64),
+            Purpose::Reindex { rows, .. } => (rows.position(), (WINDOW_BYTES - BLOCK_BYTES) as u64),
             Purpose::Window { at, bytes, batch_bytes, .. } => {
                 (at.position, batch_bytes.unwrap_or(*bytes).max(HEADER_BYTES as u64))
             }
@@ -261,6 +276,9 @@ impl Lane {
                 job.pinned = true;
                 self.read_transfer(ring, key, job, file)
             }
+            (Step::Open, _) if matches!(job.purpose, Purpose::Index { .. }) => {
+                self.reindex_start(ring, key, job)
+            }
             (Step::Open, _) => {
                 let error = match outcome {
                     Err(IoError::NotFound) => {
@@ -276,6 +294,10 @@ impl Lane {
                 let bytes = match outcome {
                     Ok(()) => asked_bytes,
                     Err(IoError::Short { transferred_bytes }) => transferred_bytes,
+                    Err(_) if matches!(job.purpose, Purpose::Index { .. }) => {
+                        job.buffer = Some(buffer);
+                        return self.reindex_start(ring, key, job);
+                    }
                     Err(error) => {
                         job.buffer = Some(buffer);
                         return self.read_fail(ring, job, ReadError::Io(error));
@@ -299,15 +321,13 @@ impl Lane {
             Purpose::Index { request, start } => {
                 let rows = decode_index(&buffer[..bytes], job.segment);
                 job.buffer = Some(buffer);
-                let Some(rows) = rows else {
-                    let what = format!("{} isn't the index written", self.read_path(&job, "index").display());
-                    return self.read_fail(ring, job, ReadError::Damaged(what));
-                };
+                let Some(rows) = rows else { return self.reindex_start(ring, key, job) };
                 let partition = self.partitions.get_mut(job.log).expect("a leased segment stays");
                 partition.segment_mut(job.segment).expect("a leased segment stays").rows = Some(rows);
                 self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
                 self.read_replan(ring, job, request, start)
             }
+            Purpose::Reindex { .. } => self.reindex_step(ring, key, job, position, buffer, bytes),
             Purpose::Plan { request, start, target, at } => {
                 let scanned = self.scan(&job, target, at, position, &buffer[..bytes]);
                 job.buffer = Some(buffer);
@@ -412,7 +432,7 @@ impl Lane {
         }
     }
 
-    fn read_replan(
+    pub(super) fn read_replan(
         &mut self,
         ring: &mut Ring,
         job: Read,
@@ -452,11 +472,13 @@ impl Lane {
         self.events.push(LaneEvent::Planned { read, plan: Ok(plan) });
     }
 
-    fn read_fail(&mut self, ring: &mut Ring, job: Read, error: ReadError) -> Option<Read> {
+    pub(super) fn read_fail(&mut self, ring: &mut Ring, job: Read, error: ReadError) -> Option<Read> {
         let read = job.read;
         self.events.push(match job.purpose {
             Purpose::Window { .. } => LaneEvent::Window { read, window: Err(error) },
-            Purpose::Plan { .. } | Purpose::Index { .. } => LaneEvent::Planned { read, plan: Err(error) },
+            Purpose::Plan { .. } | Purpose::Index { .. } | Purpose::Reindex { .. } => {
+                LaneEvent::Planned { read, plan: Err(error) }
+            }
         });
         self.read_end(ring, job);
         None

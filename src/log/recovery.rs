@@ -326,6 +326,7 @@ fn assemble(
     redo: Redo,
     image: &FoundImage,
 ) -> Lane {
+    let damaged_count = redo.partitions.iter().filter(|partition| partition.damage.is_some()).count() as u64;
     for partition in redo.partitions.iter() {
         for mark in &partition.marks {
             let file = journal.file_mut(mark.incarnation).expect("marks name files that were replayed");
@@ -346,6 +347,7 @@ fn assemble(
         reads: Reads::new(options.reads_max),
         segment_next: redo.segment_next,
         log_next: redo.log_next,
+        damaged_count,
         debts_count: 0,
         fenced: None,
         events: Vec::new(),

@@ -27,6 +27,8 @@ pub struct LaneStats {
     pub rolls_count: u64,
     pub seals_count: u64,
     pub segments_deleted_count: u64,
+    /// Indexes that weren't what was written, and were made again from their segments.
+    pub indexes_rebuilt_count: u64,
     pub disk_reads_count: u64,
     pub disk_read_bytes: u64,
     pub tail_read_bytes: u64,
@@ -37,6 +39,7 @@ pub struct LaneStats {
     pub journal_capacity_bytes: u64,
     pub files_open_count: u64,
     pub partitions_count: u64,
+    pub partitions_damaged_count: u64,
 }
 
 impl LaneStats {

@@ -146,6 +146,7 @@ impl Lane {
         self.clear_debt(job.log);
         let mut partition = self.partitions.remove(job.log).expect("a busy partition stays");
         partition.tail.clear(&mut self.pool);
+        self.damaged_count -= u64::from(partition.damage.is_some());
         for mark in partition.marks.drain(..) {
             if let Some(file) = self.journal.file_mut(mark.incarnation) {
                 file.dirty_count -= 1;

@@ -42,6 +42,8 @@ metrics! {
     CommitGroups, "corelane_commit_groups", Counter, "Durable journal writes.";
     JournalBytes, "corelane_journal_written_bytes", Counter, "Bytes written to the journal.";
     TailBytes, "corelane_tail_pool_bytes", Gauge, "Memory of tail blocks.";
+    PartitionsDamaged, "corelane_partitions_damaged_count", Gauge, "Partitions offline because durable records are missing.";
+    IndexesRebuilt, "corelane_indexes_rebuilt", Counter, "Indexes that were not what was written, made again from their segments.";
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::config_file::{Given, Settings};
 use crate::base::ids::NodeId;
 use crate::catalog::decide::CreationDefaults;
 use crate::partition::topic_config::{SETTINGS, TopicConfig};
+use crate::shard::retention::RetentionOptions;
 
 /// Every broker setting that Apache Kafka 4.3 knows, one per line.
 const KAFKA_SETTINGS: &str = include_str!("kafka_broker_settings.txt");
@@ -102,6 +103,11 @@ pub const FIELDS: &[Field] = &[
         "50",
         "Partitions of __consumer_offsets. 1 or more; read when the topic is created.",
     ),
+    field(
+        "producer.id.expiration.ms",
+        "86400000",
+        "An idempotent producer is forgotten that long after the timestamp of its newest batch, when log.retention.check.interval.ms next comes round. Milliseconds, 1 or more.",
+    ),
     field("socket.request.max.bytes", "104857600", "Largest request. Bytes, 1048576 or more."),
     field(
         "tail.pool.bytes",
@@ -147,7 +153,7 @@ pub struct Config {
     pub tail_pool_bytes: u64,
     pub request_bytes_max: usize,
     pub idle_ms_max: u64,
-    pub retention_check_ms: u64,
+    pub retention: RetentionOptions,
     pub connections_max: usize,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
@@ -267,7 +273,10 @@ impl Config {
             request_bytes_max: reader.number("socket.request.max.bytes", 1 << 20, i64::from(i32::MAX))?
                 as usize,
             idle_ms_max: reader.number("connections.max.idle.ms", 1, i64::MAX)? as u64,
-            retention_check_ms: reader.number("log.retention.check.interval.ms", 1, i64::MAX)? as u64,
+            retention: RetentionOptions {
+                check_ms: reader.number("log.retention.check.interval.ms", 1, i64::MAX)? as u64,
+                producer_expiry_ms: reader.number("producer.id.expiration.ms", 1, i64::MAX)?,
+            },
             connections_max: reader.number("max.connections", 1, i64::from(i32::MAX))? as usize,
             auto_create_topics: reader.truth("auto.create.topics.enable")?,
             offsets_partitions_count: reader.number("offsets.topic.num.partitions", 1, 10_000)? as i32,

@@ -221,7 +221,7 @@ fn serve_until_stopped(
         storage,
         metadata,
         mailbox: Mailbox::new(setup.id, others, receivers),
-        retention_check_ms: config.retention_check_ms,
+        retention: config.retention,
         group_options: coordinator::Options {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
             session_timeout_ms_min: i32::try_from(config.group_session_timeout_min_ms).unwrap_or(i32::MAX),

@@ -111,5 +111,7 @@ impl Shard {
         cells.set(Metric::CommitGroups, sum(|stats| stats.groups_count));
         cells.set(Metric::JournalBytes, sum(|stats| stats.group_bytes));
         cells.set(Metric::TailBytes, sum(|stats| stats.tail_bytes));
+        cells.set(Metric::PartitionsDamaged, sum(|stats| stats.partitions_damaged_count));
+        cells.set(Metric::IndexesRebuilt, sum(|stats| stats.indexes_rebuilt_count));
     }
 }

@@ -58,6 +58,7 @@ use log_limit::LogLimit;
 use mail::{Mail, Mailbox};
 use metadata::Metadata;
 use request::{Origin, Pending, Request};
+use retention::RetentionOptions;
 use scan::Scan;
 use spare::Spare;
 use storage::{Appended, Storage};
@@ -102,7 +103,7 @@ pub struct Core {
     pub log_limit: LogLimit,
     /// Partitions that retention has yet to look at.
     retained: Vec<TopicPartition>,
-    retention_check_ms: u64,
+    retention: RetentionOptions,
     /// Log starts moved whose entries aren't durable yet.
     moved: Vec<MovedLogStart>,
     /// Mail that needs a newer catalog than this shard has applied.
@@ -126,8 +127,7 @@ pub struct ShardParts {
     pub metadata: Metadata,
     pub mailbox: Mailbox,
     pub group_options: coordinator::Options,
-    /// Between two looks of retention.
-    pub retention_check_ms: u64,
+    pub retention: RetentionOptions,
 }
 
 impl Shard {
@@ -136,7 +136,7 @@ impl Shard {
         parts.storage.reconcile(&parts.metadata.catalog, wall);
         let mut timers = Timers::default();
         timers.add(now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
-        timers.add(now.plus_ms(parts.retention_check_ms.min(RETENTION_FIRST_MS)), Timer::Retention);
+        timers.add(now.plus_ms(parts.retention.check_ms.min(RETENTION_FIRST_MS)), Timer::Retention);
         let sessions = FetchSessions::new(parts.id.0, parts.mailbox.shards_count() as u16);
         let mut seed = [0u8; 8];
         parts.ring.entropy(&mut seed);
@@ -160,7 +160,7 @@ impl Shard {
             spare: Spare::default(),
             log_limit: LogLimit::default(),
             retained: Vec::new(),
-            retention_check_ms: parts.retention_check_ms,
+            retention: parts.retention,
             moved: Vec::new(),
             early: VecDeque::new(),
             room: false,
@@ -265,7 +265,7 @@ impl Shard {
             }
             Timer::Retention => {
                 self.core.begin_retention();
-                let next = self.core.now.plus_ms(self.core.retention_check_ms);
+                let next = self.core.now.plus_ms(self.core.retention.check_ms);
                 self.core.timers.add(next, Timer::Retention);
             }
             Timer::Groups => self.core.tick_groups(),

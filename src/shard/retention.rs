@@ -1,4 +1,4 @@
-//! Retention: looks at the partitions of a shard now and then, and moves log starts.
+//! Retention: looks at the partitions of a shard now and then, moves log starts and forgets producers.
 //!
 //! A look over all partitions is spread over steps of housekeeping, so that it yields to traffic.
 
@@ -6,6 +6,15 @@ use super::Core;
 use crate::base::ids::TopicPartition;
 use crate::log::AppendError;
 use crate::partition::retention::{Expired, expired};
+
+#[derive(Clone, Copy, Debug)]
+pub struct RetentionOptions {
+    /// Between two looks.
+    pub check_ms: u64,
+    /// Kafka's `producer.id.expiration.ms`: a producer is forgotten that long after its newest batch's
+    /// timestamp. What it appends then is taken as a new producer's.
+    pub producer_expiry_ms: i64,
+}
 
 /// Partitions looked at in one step.
 const STEP_PARTITIONS: usize = 32;
@@ -35,6 +44,9 @@ impl Core {
     fn retain(&mut self, target: TopicPartition) -> bool {
         let Some(partition) = self.storage.partition(target) else { return true };
         let (index, log) = (partition.lane, partition.log);
+        let expired_before = self.wall.0.saturating_sub(self.retention.producer_expiry_ms);
+        self.storage.lanes[index].expire_producers(log, expired_before);
+        let partition = self.storage.partition(target).expect("looked up above");
         let lane = &self.storage.lanes[index];
         let found = expired(lane.segments(log), &partition.config, partition.high_watermark(), self.wall);
         let Some(Expired { log_start, roll }) = found else { return true };

@@ -45,6 +45,11 @@ impl Case {
         case
     }
 
+    /// The broker's folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     pub fn connect(&self) -> Wire {
         Wire::connect(&self.broker.address)
     }

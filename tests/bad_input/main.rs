@@ -11,6 +11,7 @@ mod broker;
 mod bodies;
 mod case;
 mod create_topics;
+mod damaged_disk;
 mod fetch;
 mod frames;
 mod headers;

@@ -25,6 +25,7 @@ use corelane::shard::clients::{ClientLimits, Clients};
 use corelane::shard::host::Host;
 use corelane::shard::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use corelane::shard::metadata::Metadata;
+use corelane::shard::retention::RetentionOptions;
 use corelane::shard::storage::Storage;
 use corelane::shard::worker::{self, Job, WorkerHandle};
 use corelane::shard::{Shard, ShardParts};
@@ -201,7 +202,7 @@ impl Broker {
                 metadata,
                 mailbox: Mailbox::new(id, peers, receivers),
                 group_options: coordinator::Options::default(),
-                retention_check_ms: 300_000,
+                retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
             });
             (shard, Host::default())
         });

@@ -275,3 +275,36 @@ fn recovery_of_an_unchanged_disk_changes_no_answer() {
     let harness = full_machine();
     assert_eq!(outcome_of(&harness, |_| {}), Outcome::NoChange);
 }
+
+#[test]
+fn a_damaged_index_is_made_again_from_its_segment() {
+    for damage in [
+        (|world, path| world.corrupt(path, 70, 1)) as fn(&World, &Path),
+        |world, path| world.cut_file(path, 0),
+        |world, path| world.break_page(path, 0),
+    ] {
+        let harness = full_machine();
+        let is_index = |(path, _): &(String, u64)| path.ends_with(".index");
+        let indexes: Vec<_> = lane_files(&harness).into_iter().filter(is_index).collect();
+        assert!(indexes.len() > 10);
+        let before: Vec<_> =
+            indexes.iter().map(|(path, _)| harness.world.read_file(Path::new(path))).collect();
+        let copied = harness.recovered_copy(harness.world.copy_disk(4), |world| {
+            indexes.iter().for_each(|(path, _)| damage(world, Path::new(path)));
+        });
+        let (mut copy, _) = copied.expect("no index is read by recovery");
+        copy.expects_damage = false;
+        copy.check_recovered();
+        // Every offset is found, which asks for every index.
+        for index in 0..copy.partitions.len() {
+            for batch in copy.partitions[index].batches.clone() {
+                copy.check_bytes(index, batch.base_offset, 1);
+            }
+        }
+        // Those that no checkpoint calls sealed yet are sealed again anyway.
+        assert!(copy.lane.stats().indexes_rebuilt_count > indexes.len() as u64 / 2);
+        copy.settle();
+        let after: Vec<_> = indexes.iter().map(|(path, _)| copy.world.read_file(Path::new(path))).collect();
+        assert!(before == after, "the same bytes again");
+    }
+}

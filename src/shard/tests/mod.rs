@@ -3,6 +3,7 @@
 mod counts;
 mod fenced;
 mod plans;
+mod producers;
 mod silent;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use super::clients::{ClientLimits, Clients};
 use super::host::Host;
 use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use super::metadata::Metadata;
+use super::retention::RetentionOptions;
 use super::storage::Storage;
 use super::worker::WorkerHandle;
 use super::{Shard, ShardParts};
@@ -146,7 +148,7 @@ impl Machine {
                 ),
                 mailbox: Mailbox::new(id, peers, receivers),
                 group_options: coordinator::Options::default(),
-                retention_check_ms: 300_000,
+                retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
             });
             self.shards.push((shard, Host::default()));
         }

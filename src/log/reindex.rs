@@ -1,0 +1,106 @@
+//! Reindex: makes the index of a sealed segment again, where the file isn't what was written.
+//!
+//! Order: rows from the batches' headers -> the segment counts as unsealed, its rows in memory and in the
+//! checkpoint -> sealed again, as any other. The read that found it waits for the rows only.
+
+use super::format::IndexRow;
+use super::lane::Lane;
+use super::options::ReadError;
+use super::read::{Purpose, Read};
+use super::segment::Segment;
+use crate::base::slab::Key;
+use crate::protocol::record_batch::BatchHeader;
+use crate::ring::{IoBuffer, Ring};
+
+/// The rows so far.
+pub(super) struct Reindex(Box<Segment>);
+
+impl Reindex {
+    fn new(segment: &Segment) -> Self {
+        let blank = Segment::new(segment.id, segment.base_offset, segment.wall_ms, 0);
+        Self(Box::new(Segment { row_bytes: segment.row_bytes, ..blank }))
+    }
+
+    /// Where the next batch begins.
+    pub(super) fn position(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// Takes the batches in whose headers are in `data`, read from `position` on, up to `end`. False where
+    /// none of these offsets begins.
+    fn take(&mut self, data: &[u8], position: u64, end: u64) -> bool {
+        let before = self.0.bytes;
+        while self.0.bytes < end {
+            let at = (self.0.bytes - position) as usize;
+            let Some(header) = data.get(at..).and_then(BatchHeader::view) else {
+                return self.0.bytes > before;
+            };
+            let size = header.size_bytes().filter(|size| self.0.bytes + *size as u64 <= end);
+            let in_order = header.base_offset() >= self.0.end_offset && header.last_offset_delta.get() >= 0;
+            let Some(size) = size.filter(|_| header.magic == 2 && in_order) else { return false };
+            self.0.note(header, size as u64, self.0.wall_ms);
+        }
+        true
+    }
+
+    fn into_rows(self) -> Option<Vec<IndexRow>> {
+        self.0.rows
+    }
+}
+
+impl Lane {
+    /// A job that wanted the index reads the segment instead.
+    pub(super) fn reindex_start(&mut self, ring: &mut Ring, key: Key, mut job: Read) -> Option<Read> {
+        let Purpose::Index { request, start } = job.purpose else {
+            panic!("only who reads an index misses it")
+        };
+        if let Some(file) = job.index_file.take() {
+            ring.close(file);
+        }
+        let segment = self.partition(job.log).segment(job.segment).expect("a leased segment stays");
+        job.purpose = Purpose::Reindex { request, start, rows: Reindex::new(segment) };
+        self.read_open(ring, key, job)
+    }
+
+    pub(super) fn reindex_step(
+        &mut self,
+        ring: &mut Ring,
+        key: Key,
+        mut job: Read,
+        position: u64,
+        buffer: IoBuffer,
+        bytes: usize,
+    ) -> Option<Read> {
+        let Purpose::Reindex { request, start, mut rows } = job.purpose else { panic!("the caller looked") };
+        let segment = self.partition(job.log).segment(job.segment).expect("a leased segment stays");
+        let end = segment.bytes;
+        let taken = rows.take(&buffer[..bytes], position, end);
+        job.buffer = Some(buffer);
+        if taken && rows.position() < end {
+            job.purpose = Purpose::Reindex { request, start, rows };
+            let file = self.files.pin(job.segment).expect("pinned by this job");
+            self.files.unpin(job.segment);
+            return self.read_transfer(ring, key, job, file);
+        }
+        job.purpose = Purpose::Index { request, start };
+        if !taken {
+            let path = self.read_path(&job, "log");
+            let what = format!("no batch begins at {} of {}", rows.position(), path.display());
+            return self.read_fail(ring, job, ReadError::Damaged(what));
+        }
+        self.reindexed(&job, rows);
+        self.read_replan(ring, job, request, start)
+    }
+
+    /// Another read may have been faster.
+    fn reindexed(&mut self, job: &Read, rows: Reindex) {
+        let partition = self.partitions.get_mut(job.log).expect("a leased segment stays");
+        let segment = partition.segment_mut(job.segment).expect("a leased segment stays");
+        if segment.sealed && segment.rows.is_none() {
+            segment.rows = rows.into_rows();
+            segment.sealed = false;
+            self.cycle.seals.push_back((job.log, job.segment, 0));
+            self.stats.indexes_rebuilt_count += 1;
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Producers are forgotten after their time.
+
+use super::Machine;
+use crate::base::ids::{ProducerEpoch, ProducerId};
+use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
+use crate::protocol::compression::Codecs;
+
+const OUT_OF_ORDER: i16 = 45;
+const DAY_MS: u64 = 86_400_000;
+const NOW_MS: i64 = 1_700_000_000_000;
+
+fn sequenced(sequence: i32) -> Vec<u8> {
+    let producer = Some((ProducerId(7), ProducerEpoch(0), sequence));
+    let mut builder = BatchBuilder::new(BatchOptions { producer, ..BatchOptions::default() });
+    builder.push(NOW_MS, None, Some(b"value"), &[]);
+    builder.finish(&mut Codecs::default())
+}
+
+/// Whether a batch in the middle of a producer's sequence is taken as a new producer's.
+fn is_forgotten_after(ms: u64) -> bool {
+    let mut machine = Machine::new(1, 1);
+    let client = machine.connect();
+    assert_eq!(machine.produce(&client, 0, &sequenced(0)), 0);
+    machine.world.advance(ms);
+    (0..20).for_each(|_| machine.turn(0));
+    let client = machine.connect();
+    match machine.produce(&client, 0, &sequenced(5)) {
+        0 => true,
+        OUT_OF_ORDER => false,
+        other => panic!("error {other}"),
+    }
+}
+
+#[test]
+fn a_producer_is_known_for_a_day_after_its_newest_batch() {
+    assert!(!is_forgotten_after(DAY_MS / 2));
+    assert!(is_forgotten_after(DAY_MS + 3_600_000));
+}
