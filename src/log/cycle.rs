@@ -94,6 +94,7 @@ impl Lane {
         self.start_seals(ring);
         self.start_unlinks(ring);
         self.prove_idle(ring);
+        self.scrub_step(ring);
         if self.cycle.paused_until.is_some_and(|until| now < until) {
             return false;
         }
@@ -109,7 +110,7 @@ impl Lane {
         let proof = self.wants_proof().then(|| self.cycle.last_group.plus_ms(PROOF_MS));
         let company =
             self.cycle.waits.since().filter(|_| self.takes_groups()).map(|since| since.plus_ms(COMPANY_MS));
-        [proof, company, self.cycle.paused_until].into_iter().flatten().min()
+        [proof, company, self.cycle.paused_until, self.scrub_at()].into_iter().flatten().min()
     }
 
     pub(super) fn resume_parked(&mut self, ring: &mut Ring) {

@@ -27,6 +27,10 @@ impl Files {
         self.open.len()
     }
 
+    pub(super) fn is_open(&self, segment: u64) -> bool {
+        self.open.contains_key(&segment)
+    }
+
     /// The open file of a segment, pinned until `unpin`.
     pub(super) fn pin(&mut self, segment: u64) -> Option<FileId> {
         self.uses_count += 1;

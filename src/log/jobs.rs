@@ -6,6 +6,7 @@ use super::lane::Lane;
 use super::materialise::Materialise;
 use super::prewrite::Prewrite;
 use super::read::Read;
+use super::scrub::ScrubRead;
 use super::seal::Seal;
 use super::unlink::Unlink;
 use crate::base::ids::MonotonicNs;
@@ -26,6 +27,7 @@ pub(super) enum Job {
     Unlink(Unlink),
     Image(ImageWrite),
     Read(Read),
+    Scrub(ScrubRead),
 }
 
 /// The result of a job's operation.
@@ -152,6 +154,10 @@ impl Lane {
             Job::Unlink(job) => self.unlink_done(ring, key, job, done).map(Job::Unlink),
             Job::Image(job) => self.image_done(ring, key, job, done).map(Job::Image),
             Job::Read(job) => self.read_done(ring, key, job, done).map(Job::Read),
+            Job::Scrub(read) => {
+                self.scrub_done(ring, read, done);
+                None
+            }
         };
         self.jobs.put(key, next);
     }

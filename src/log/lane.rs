@@ -24,6 +24,7 @@ use super::partitions::Partitions;
 use super::place::Place;
 use super::producers::ProducerTable;
 use super::read::Reads;
+use super::scrub::Scrub;
 use super::segment::{self, Segment};
 use super::stats::LaneStats;
 use super::tail::TailPool;
@@ -43,6 +44,9 @@ pub struct Lane {
     pub(super) checkpoint: Checkpoint,
     pub(super) cycle: Cycle,
     pub(super) reads: Reads,
+    pub(super) scrub: Scrub,
+    /// When it was opened.
+    pub(super) opened: MonotonicNs,
     pub(super) segment_next: u64,
     pub(super) log_next: u32,
     pub(super) damaged_count: u64,

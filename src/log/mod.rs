@@ -46,6 +46,7 @@ mod recovery;
 mod reindex;
 mod redo;
 mod replay;
+mod scrub;
 mod seal;
 mod segment;
 mod stats;

@@ -52,6 +52,10 @@ pub struct LaneOptions {
     pub files_open_max: u32,
     /// Reads of segments in flight; further ones wait.
     pub reads_max: u32,
+    /// Sealed segments are looked at again at this rate; 0: never.
+    pub scrub_bytes_per_second: u64,
+    /// All of them, once in this time.
+    pub scrub_interval_ms: u64,
     /// None but in a test of tests.
     pub control: Control,
 }
@@ -69,6 +73,8 @@ impl LaneOptions {
             tail_pool_bytes: 32 << 20,
             files_open_max: 256,
             reads_max: 16,
+            scrub_bytes_per_second: 0,
+            scrub_interval_ms: 7 * 86_400_000,
             control: Control::None,
         }
     }
@@ -221,6 +227,8 @@ pub enum LaneEvent {
     Room,
     /// The partition's files are gone and their directory is flushed.
     Dropped { log: LogId },
+    /// The scrub found what isn't as it was written: file and position.
+    Damage { log: LogId, what: String },
     /// A write or flush failed: nothing more is acknowledged until a restart.
     Fenced { what: String },
 }

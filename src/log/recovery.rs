@@ -29,6 +29,7 @@ use super::prewrite;
 use super::read::Reads;
 use super::redo::{Finished, Redo};
 use super::replay::FoundFile;
+use super::scrub::Scrub;
 use super::segment::partitions_dir;
 use super::stats::LaneStats;
 use crate::base::ids::MonotonicNs;
@@ -81,7 +82,8 @@ impl Lane {
             mend_last_row(&mut disk, redo.partitions.get_mut(damage.log).expect("just found"), damage.end);
         }
         let journal = make_journal(&mut disk, &dir, &options, &image.header, end, &files)?;
-        let mut lane = assemble(options, dir, journal, redo, image);
+        let opened = disk.ring.now();
+        let mut lane = assemble(options, dir, journal, redo, image, opened);
         lane.plan_missing_files(&files);
         lane.finish_recovery(ring, &finished)?;
         lane.clear_unfinished_dirs(ring)?;
@@ -325,6 +327,7 @@ fn assemble(
     mut journal: Journal,
     redo: Redo,
     image: &FoundImage,
+    opened: MonotonicNs,
 ) -> Lane {
     let damaged_count = redo.partitions.iter().filter(|partition| partition.damage.is_some()).count() as u64;
     for partition in redo.partitions.iter() {
@@ -345,6 +348,8 @@ fn assemble(
         checkpoint: Checkpoint::new(image),
         cycle: Cycle::default(),
         reads: Reads::new(options.reads_max),
+        scrub: Scrub::default(),
+        opened,
         segment_next: redo.segment_next,
         log_next: redo.log_next,
         damaged_count,

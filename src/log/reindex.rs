@@ -3,9 +3,11 @@
 //! Order: rows from the batches' headers -> the segment counts as unsealed, its rows in memory and in the
 //! checkpoint -> sealed again, as any other. The read that found it waits for the rows only.
 
+use zerocopy::IntoBytes;
+
 use super::format::IndexRow;
 use super::lane::Lane;
-use super::options::ReadError;
+use super::options::{LogId, ReadError};
 use super::read::{Purpose, Read};
 use super::segment::Segment;
 use crate::base::slab::Key;
@@ -16,7 +18,7 @@ use crate::ring::{IoBuffer, Ring};
 pub(super) struct Reindex(Box<Segment>);
 
 impl Reindex {
-    fn new(segment: &Segment) -> Self {
+    pub(super) fn new(segment: &Segment) -> Self {
         let blank = Segment::new(segment.id, segment.base_offset, segment.wall_ms, 0);
         Self(Box::new(Segment { row_bytes: segment.row_bytes, ..blank }))
     }
@@ -35,12 +37,25 @@ impl Reindex {
             let Some(header) = data.get(at..).and_then(BatchHeader::view) else {
                 return self.0.bytes > before;
             };
-            let size = header.size_bytes().filter(|size| self.0.bytes + *size as u64 <= end);
-            let in_order = header.base_offset() >= self.0.end_offset && header.last_offset_delta.get() >= 0;
-            let Some(size) = size.filter(|_| header.magic == 2 && in_order) else { return false };
-            self.0.note(header, size as u64, self.0.wall_ms);
+            let Some(bytes) = self.size_of_next(header, end) else { return false };
+            self.note(header, bytes);
         }
         true
+    }
+
+    /// Bytes of the next batch, where it can be one of this segment, which has `end`.
+    pub(super) fn size_of_next(&self, header: &BatchHeader, end: u64) -> Option<usize> {
+        let size = header.size_bytes().filter(|size| self.0.bytes + *size as u64 <= end);
+        let in_order = header.base_offset() >= self.0.end_offset && header.last_offset_delta.get() >= 0;
+        size.filter(|_| header.magic == 2 && in_order)
+    }
+
+    pub(super) fn note(&mut self, header: &BatchHeader, bytes: usize) {
+        self.0.note(header, bytes as u64, self.0.wall_ms);
+    }
+
+    pub(super) fn has_rows(&self, rows: &[IndexRow]) -> bool {
+        self.0.rows.as_deref().unwrap_or_default().as_bytes() == rows.as_bytes()
     }
 
     fn into_rows(self) -> Option<Vec<IndexRow>> {
@@ -88,18 +103,18 @@ impl Lane {
             let what = format!("no batch begins at {} of {}", rows.position(), path.display());
             return self.read_fail(ring, job, ReadError::Damaged(what));
         }
-        self.reindexed(&job, rows);
+        self.reindexed(job.log, job.segment, rows);
         self.read_replan(ring, job, request, start)
     }
 
     /// Another read may have been faster.
-    fn reindexed(&mut self, job: &Read, rows: Reindex) {
-        let partition = self.partitions.get_mut(job.log).expect("a leased segment stays");
-        let segment = partition.segment_mut(job.segment).expect("a leased segment stays");
-        if segment.sealed && segment.rows.is_none() {
-            segment.rows = rows.into_rows();
-            segment.sealed = false;
-            self.cycle.seals.push_back((job.log, job.segment, 0));
+    pub(super) fn reindexed(&mut self, log: LogId, segment: u64, rows: Reindex) {
+        let Some(partition) = self.partitions.get_mut(log) else { return };
+        let Some(found) = partition.segment_mut(segment) else { return };
+        if found.sealed {
+            found.rows = rows.into_rows();
+            found.sealed = false;
+            self.cycle.seals.push_back((log, segment, 0));
             self.stats.indexes_rebuilt_count += 1;
         }
     }

@@ -174,6 +174,7 @@ impl Lane {
                 segment.dropping_after = segment.dropping_after.max(self.journal.item_next);
                 segment.padded = false;
                 self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
+                self.scrub.note_sealed(job.log, job.segment);
                 self.stats.seals_count += 1;
                 return self.seal_end(ring, job);
             }

@@ -29,6 +29,12 @@ pub struct LaneStats {
     pub segments_deleted_count: u64,
     /// Indexes that weren't what was written, and were made again from their segments.
     pub indexes_rebuilt_count: u64,
+    /// Looked at by the scrub.
+    pub scrubbed_bytes: u64,
+    pub scrubbed_segments_count: u64,
+    pub scrub_rounds_count: u64,
+    /// Times that it found something that isn't as it was written.
+    pub damage_count: u64,
     pub disk_reads_count: u64,
     pub disk_read_bytes: u64,
     pub tail_read_bytes: u64,

@@ -43,6 +43,8 @@ metrics! {
     JournalBytes, "corelane_journal_written_bytes", Counter, "Bytes written to the journal.";
     TailBytes, "corelane_tail_pool_bytes", Gauge, "Memory of tail blocks.";
     PartitionsDamaged, "corelane_partitions_damaged_count", Gauge, "Partitions offline because durable records are missing.";
+    ScrubbedBytes, "corelane_scrubbed_bytes", Counter, "Bytes of sealed segments checked in the background.";
+    DamageFound, "corelane_damage_found", Counter, "Times the background check found what is not as it was written; the log names file and position.";
     IndexesRebuilt, "corelane_indexes_rebuilt", Counter, "Indexes that were not what was written, made again from their segments.";
 }
 

@@ -90,6 +90,16 @@ pub const FIELDS: &[Field] = &[
         "300000",
         "How often segments over their time or size are looked for. Milliseconds, 1 or more.",
     ),
+    field(
+        "log.scrub.bytes.per.second",
+        "10485760",
+        "How fast sealed segments are read again and checked against their checksums, per lane. Bytes per second; 0: never. Corelane's own setting.",
+    ),
+    field(
+        "log.scrub.interval.ms",
+        "604800000",
+        "How often every sealed segment is checked so; new ones are checked soon after they were sealed. Milliseconds, 60000 or more. Corelane's own setting.",
+    ),
     field("log.segment.bytes", "1073741824", "See segment.bytes."),
     field(
         "max.connections",
@@ -154,6 +164,8 @@ pub struct Config {
     pub request_bytes_max: usize,
     pub idle_ms_max: u64,
     pub retention: RetentionOptions,
+    pub scrub_bytes_per_second: u64,
+    pub scrub_interval_ms: u64,
     pub connections_max: usize,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
@@ -273,6 +285,8 @@ impl Config {
             request_bytes_max: reader.number("socket.request.max.bytes", 1 << 20, i64::from(i32::MAX))?
                 as usize,
             idle_ms_max: reader.number("connections.max.idle.ms", 1, i64::MAX)? as u64,
+            scrub_bytes_per_second: reader.number("log.scrub.bytes.per.second", 0, i64::MAX)? as u64,
+            scrub_interval_ms: reader.number("log.scrub.interval.ms", 60_000, i64::MAX / 2_000_000)? as u64,
             retention: RetentionOptions {
                 check_ms: reader.number("log.retention.check.interval.ms", 1, i64::MAX)? as u64,
                 producer_expiry_ms: reader.number("producer.id.expiration.ms", 1, i64::MAX)?,

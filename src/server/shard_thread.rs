@@ -160,6 +160,8 @@ pub fn lane_options(config: &Config, lane: LaneId, token_owner: u8) -> LaneOptio
         journal_files_count: JOURNAL_FILES_COUNT,
         tail_pool_bytes: config.tail_pool_bytes.min(config.journal_bytes / 2),
         group_bytes_max: GROUP_BYTES_MAX.min(config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32,
+        scrub_bytes_per_second: config.scrub_bytes_per_second,
+        scrub_interval_ms: config.scrub_interval_ms,
         ..LaneOptions::new(config.log_dir.clone(), lane, token_owner)
     }
 }

@@ -112,6 +112,8 @@ impl Shard {
         cells.set(Metric::JournalBytes, sum(|stats| stats.group_bytes));
         cells.set(Metric::TailBytes, sum(|stats| stats.tail_bytes));
         cells.set(Metric::PartitionsDamaged, sum(|stats| stats.partitions_damaged_count));
+        cells.set(Metric::ScrubbedBytes, sum(|stats| stats.scrubbed_bytes));
+        cells.set(Metric::DamageFound, sum(|stats| stats.damage_count));
         cells.set(Metric::IndexesRebuilt, sum(|stats| stats.indexes_rebuilt_count));
     }
 }

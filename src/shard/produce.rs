@@ -216,6 +216,11 @@ impl Core {
             LaneEvent::Planned { read, plan } => self.on_plan_found(read, plan),
             LaneEvent::Window { read, window } => self.on_window_read(ring, read, window),
             LaneEvent::Dropped { .. } => {}
+            LaneEvent::Damage { log, what } => {
+                let partition = self.storage.partition_of_log(lane, log).map(|partition| partition.id);
+                let partition = partition.map_or_else(String::new, |id| id.to_string());
+                tracing::error!(partition, "damaged on disk, reads of it answer with an error: {what}");
+            }
             LaneEvent::Fenced { what } => self.on_fenced(lane, &what),
         }
     }

@@ -8,7 +8,7 @@ use super::harness::*;
 use crate::base::ids::Offset;
 use crate::base::random::Random;
 use crate::log::verdict::{Found, Later, Verdict, judge};
-use crate::log::{LaneError, LaneOptions, PlanStart};
+use crate::log::{LaneError, LaneEvent, LaneOptions, PlanStart};
 use crate::ring::sim::World;
 
 const JOURNAL: &str = "/data/lanes/0/journal/0000.journal";
@@ -307,4 +307,60 @@ fn a_damaged_index_is_made_again_from_its_segment() {
         let after: Vec<_> = indexes.iter().map(|(path, _)| copy.world.read_file(Path::new(path))).collect();
         assert!(before == after, "the same bytes again");
     }
+}
+
+#[test]
+fn the_scrub_finds_a_flipped_bit_of_any_sealed_segment() {
+    let mut harness = full_machine();
+    harness.options.scrub_bytes_per_second = 1 << 20;
+    harness.options.scrub_interval_ms = 60_000;
+    // Sealed, and its index knows its headers.
+    let is_sealed = |(path, _): &(String, u64)| {
+        let index = path.replace(".log", ".index");
+        path.ends_with(".log") && harness.world.read_file(Path::new(&index)).is_some()
+    };
+    let segments: Vec<_> = lane_files(&harness).into_iter().filter(is_sealed).collect();
+    assert!(segments.len() > 10);
+    for (number, (path, bytes)) in segments.iter().enumerate() {
+        let position = bytes * number as u64 / segments.len() as u64;
+        let change = |world: &World| world.corrupt(Path::new(path), position, 0x40);
+        let copied = harness.recovered_copy(harness.world.copy_disk(6), change);
+        let (mut copy, _) = copied.expect("segments aren't read by recovery");
+        scrub_round(&mut copy);
+        let told = copy.events.iter().filter_map(|event| match event {
+            LaneEvent::Damage { what, .. } => Some(what),
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        let is_it = |what: &&String| what.contains(path.as_str());
+        assert!(!told.is_empty() && told.iter().all(is_it), "{path} at {position}: {told:?}");
+    }
+}
+
+#[test]
+fn the_scrub_makes_a_damaged_index_again() {
+    let mut harness = full_machine();
+    harness.options.scrub_bytes_per_second = 1 << 20;
+    harness.options.scrub_interval_ms = 60_000;
+    let is_index = |(path, _): &(String, u64)| path.ends_with(".index");
+    let (path, _) = lane_files(&harness).into_iter().find(is_index).expect("segments were sealed");
+    let before = harness.world.read_file(Path::new(&path));
+    let change = |world: &World| world.corrupt(Path::new(&path), 80, 1);
+    let (mut copy, _) = harness.recovered_copy(harness.world.copy_disk(7), change).expect("it isn't read");
+    scrub_round(&mut copy);
+    copy.settle();
+    assert!(copy.world.read_file(Path::new(&path)) == before);
+}
+
+fn scrub_round(harness: &mut Harness) {
+    harness.settle();
+    harness.world.advance(61_000);
+    for _ in 0..100_000 {
+        if harness.lane.stats().scrub_rounds_count > 0 {
+            return;
+        }
+        harness.housekeep();
+        harness.turn_within_ms();
+    }
+    panic!("the round doesn't end");
 }

@@ -19,6 +19,8 @@ fn options_of(random: &mut Random, control: Control) -> LaneOptions {
     options.journal_bytes = [256 << 10, 320 << 10, 512 << 10][random.below(3) as usize];
     options.tail_pool_bytes = [64 << 10, 128 << 10][random.below(2) as usize];
     options.control = control;
+    options.scrub_bytes_per_second = [0, 0, 256 << 10, 64 << 20][random.below(4) as usize];
+    options.scrub_interval_ms = 60_000;
     options
 }
 
@@ -77,6 +79,8 @@ fn add(sum: &mut LaneStats, stats: &LaneStats) {
     sum.recycled_files_count += stats.recycled_files_count;
     sum.image_entries_count += stats.image_entries_count;
     sum.seals_count += stats.seals_count;
+    sum.scrubbed_segments_count += stats.scrubbed_segments_count;
+    assert_eq!(stats.damage_count, 0, "the scrub finds damage where none is");
     sum.segments_deleted_count += stats.segments_deleted_count;
     sum.disk_reads_count += stats.disk_reads_count;
     sum.busy_count += stats.busy_count;
@@ -257,6 +261,7 @@ fn the_seeds_meet_every_path() {
         sum.recycled_files_count,
         sum.image_entries_count,
         sum.seals_count,
+        sum.scrubbed_segments_count,
         sum.segments_deleted_count,
         sum.disk_reads_count,
         sum.busy_count,
