@@ -38,7 +38,12 @@ enum LogCommand {
     /// Prints journals, checkpoints, segments and indexes of a data folder, or one such file.
     Dump { path: PathBuf },
     /// Checks every checksum and index of a data folder against the data.
-    Verify { dir: PathBuf },
+    Verify {
+        dir: PathBuf,
+        /// Reads no faster than this, bytes per second.
+        #[arg(long)]
+        bytes_per_second: Option<u64>,
+    },
     /// Lets a damaged partition go on without its lost records, and says which these are.
     AcceptLoss {
         #[command(flatten)]
@@ -76,7 +81,9 @@ fn main() -> ExitCode {
         None => start(StartArguments::default()),
         Some(Command::Start(arguments)) => start(arguments),
         Some(Command::Log(LogCommand::Dump { path })) => log_command::dump(&path),
-        Some(Command::Log(LogCommand::Verify { dir })) => log_command::verify(&dir),
+        Some(Command::Log(LogCommand::Verify { dir, bytes_per_second })) => {
+            log_command::verify(&dir, bytes_per_second)
+        }
         Some(Command::Log(LogCommand::AcceptLoss { start, partition })) => settings(&start)
             .and_then(Config::read)
             .and_then(|config| log_command::accept_loss(&config, &partition)),

@@ -19,6 +19,7 @@ use crate::ring::{IoError, OpenMode, Ring};
 
 /// An index file is at most as large as one read.
 const INDEX_BYTES_MAX: u64 = 1 << 20;
+const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// What was looked at so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,12 +30,14 @@ pub struct VerifyReport {
     pub batches_count: u64,
     /// Of segments; the journal comes on top.
     pub bytes: u64,
+    /// Of the segments of the lanes known so far.
+    pub bytes_total: u64,
     pub journal_bytes: u64,
     /// Each names its file and what is wrong with it. Empty: everything is as it was written.
     pub problems: Vec<String>,
 }
 
-/// Checks all lanes of a log directory; `progress` is called after each segment.
+/// Checks all lanes of a log directory. `progress` is called after every MiB, and may take its time.
 ///
 /// Errors: only what keeps it from looking at all. What it finds damaged is in the report.
 pub fn verify(
@@ -75,10 +78,14 @@ fn verify_lane(
     }
     report.journal_bytes += walked?.bytes;
     let found = redo.finish().damaged;
-    for partition in redo.partitions.iter().filter(|partition| partition.dropping.is_none()) {
+    let alive = || redo.partitions.iter().filter(|partition| partition.dropping.is_none());
+    for partition in alive() {
+        let kept = partition.segments.iter().filter(|segment| !segment.dropping);
+        report.bytes_total += kept.map(|segment| materialised_bytes(partition, segment)).sum::<u64>();
+    }
+    for partition in alive() {
         for segment in partition.segments.iter().filter(|segment| !segment.dropping) {
-            verify_segment(disk, partition, segment, report);
-            progress(report);
+            verify_segment(disk, partition, segment, report, progress);
         }
         if partition.damage.is_some() {
             let what = found.iter().find(|damage| damage.log == partition.number);
@@ -96,25 +103,22 @@ fn verify_segment(
     partition: &PartitionLog,
     segment: &Segment,
     report: &mut VerifyReport,
+    progress: &mut dyn FnMut(&VerifyReport),
 ) {
-    let flushed = partition.ends.batch_flushed.0;
-    // What lies behind is in the journal, and was checked there.
-    let end = match segment.id.cmp(&flushed.segment) {
-        std::cmp::Ordering::Less => segment.bytes,
-        std::cmp::Ordering::Equal => flushed.position,
-        std::cmp::Ordering::Greater => 0,
-    };
+    let end = materialised_bytes(partition, segment);
     if end == 0 {
         return;
     }
     report.segments_count += 1;
     let path = segment.log_path(&partition.dir);
-    let mut problem = |what: String| report.problems.push(format!("{}: {what}", path.display()));
+    let mut problems = Vec::new();
+    let mut problem = |what: String| problems.push(format!("{}: {what}", path.display()));
     let rows = if segment.sealed { read_rows(disk, partition, segment) } else { Ok(segment.rows.clone()) };
-    let rows = match rows {
-        Ok(rows) => rows.unwrap_or_default(),
-        Err(what) => return problem(what),
-    };
+    let rows = rows.unwrap_or_else(|what| {
+        problem(what);
+        None
+    });
+    let rows = rows.unwrap_or_default();
     if segment.sealed {
         match exact_bytes(disk, &path) {
             Some(bytes) if bytes != segment.bytes => {
@@ -125,13 +129,17 @@ fn verify_segment(
     }
     let file = match disk.open(&path, OpenMode::Read) {
         Ok(file) => file,
-        Err(error) => return problem(format!("can't be opened: {error}")),
+        Err(error) => {
+            problem(format!("can't be opened: {error}"));
+            report.problems.append(&mut problems);
+            return;
+        }
     };
     let mut batches = Batches::new(file, end);
+    let mut told = 0;
     let mut offset_min = segment.base_offset;
     let mut row = 0;
     let mut headers_checksum = 0;
-    let mut batches_count = 0;
     loop {
         match batches.next(disk) {
             Ok(None) => break,
@@ -145,7 +153,12 @@ fn verify_segment(
                     problem(format!("the batch at {position} repeats offset {}", header.base_offset().0));
                 }
                 offset_min = Offset(header.last_offset().0 + 1);
-                batches_count += 1;
+                report.batches_count += 1;
+                if position - told >= PROGRESS_BYTES {
+                    report.bytes += position - told;
+                    told = position;
+                    progress(report);
+                }
                 while rows.get(row + 1).is_some_and(|next| next.position.get() <= position) {
                     if rows[row].headers_checksum.get() != headers_checksum {
                         problem(format!("the headers of extent {row} aren't what was written"));
@@ -163,8 +176,19 @@ fn verify_segment(
         problem(format!("the headers of extent {row} aren't what was written"));
     }
     disk.ring.close(file);
-    report.batches_count += batches_count;
-    report.bytes += end;
+    report.problems.append(&mut problems);
+    report.bytes += end - told;
+    progress(report);
+}
+
+/// What a segment's file must hold. The rest is in the journal, and was checked there.
+fn materialised_bytes(partition: &PartitionLog, segment: &Segment) -> u64 {
+    let flushed = partition.ends.batch_flushed.0;
+    match segment.id.cmp(&flushed.segment) {
+        std::cmp::Ordering::Less => segment.bytes,
+        std::cmp::Ordering::Equal => flushed.position,
+        std::cmp::Ordering::Greater => 0,
+    }
 }
 
 fn exact_bytes(disk: &mut Disk<'_>, path: &Path) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::data_dir::DataDir;
@@ -59,14 +60,25 @@ pub fn dump(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Checks every checksum and index of a data folder against the data; an error names the problems.
-pub fn verify(dir: &Path) -> Result<(), String> {
+/// Checks every checksum and index of a data folder against the data, at most so many bytes per second; an
+/// error names the problems.
+pub fn verify(dir: &Path, bytes_per_second: Option<u64>) -> Result<(), String> {
     let _locked = lock(dir)?;
     let mut told_bytes = 0;
+    let began = Instant::now();
     let mut progress = |report: &log::VerifyReport| {
         if report.bytes >= told_bytes + PROGRESS_BYTES {
             told_bytes = report.bytes;
-            eprintln!("{} segments, {} MiB checked", report.segments_count, report.bytes >> 20);
+            let percent = report.bytes * 100 / report.bytes_total.max(1);
+            let (mib, problems) = (report.bytes >> 20, report.problems.len());
+            eprintln!(
+                "{percent} %: {mib} MiB of {} segments checked, {problems} problems",
+                report.segments_count
+            );
+        }
+        if let Some(rate) = bytes_per_second {
+            let due = Duration::from_secs_f64(report.bytes as f64 / rate.max(1) as f64);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
     };
     let report =
