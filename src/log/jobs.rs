@@ -26,6 +26,8 @@ pub(super) enum Job {
     Unlink(Unlink),
     Image(ImageWrite),
     Read(Read),
+    /// An operation of the lane's cleaning, whose state is in the lane.
+    Clean,
 }
 
 /// The result of a job's operation.
@@ -152,6 +154,10 @@ impl Lane {
             Job::Unlink(job) => self.unlink_done(ring, key, job, done).map(Job::Unlink),
             Job::Image(job) => self.image_done(ring, key, job, done).map(Job::Image),
             Job::Read(job) => self.read_done(ring, key, job, done).map(Job::Read),
+            Job::Clean => {
+                self.clean_done(ring, done);
+                None
+            }
         };
         self.jobs.put(key, next);
     }

@@ -19,6 +19,7 @@
 
 mod batches;
 mod checkpoint;
+mod clean;
 mod cycle;
 mod directory;
 mod disk;
@@ -43,6 +44,7 @@ mod producers;
 mod read;
 mod recovery;
 mod redo;
+mod redo_clean;
 mod replay;
 mod seal;
 mod segment;
@@ -58,6 +60,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use clean::CleanState;
 pub use directory::{list_lanes, prepare_dir};
 pub use dump::{dump_dir, dump_file};
 pub use lane::{Lane, SegmentInfo};

@@ -201,6 +201,9 @@ impl Lane {
             if partition.segments.iter().any(|segment| segment.dropping) {
                 self.cycle.unlinks.push_back((log, 0));
             }
+            if !partition.leftovers.is_empty() {
+                self.cycle.leftovers.push_back(log);
+            }
             let inside = !partition.ends.written.position.is_multiple_of(4096);
             if partition.is_dirty() && inside && partition.head.is_none() {
                 debts.push(log);
@@ -327,6 +330,7 @@ fn assemble(
         checkpoint: Checkpoint::new(image),
         cycle: Cycle::default(),
         reads: Reads::new(options.reads_max),
+        clean: None,
         segment_next: redo.segment_next,
         log_next: redo.log_next,
         debts_count: 0,

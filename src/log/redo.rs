@@ -30,7 +30,7 @@ pub(super) struct Redo {
     /// By partition: its row reflects the entries before this item.
     pub(super) reflected: BTreeMap<LogId, u64>,
     /// By partition: up to here its bytes were read as batches.
-    scans: BTreeMap<LogId, Place>,
+    pub(super) scans: BTreeMap<LogId, Place>,
     /// Partitions with a number from here on are made by entries only.
     pub(super) log_next: u32,
     pub(super) segment_next: u64,
@@ -63,7 +63,7 @@ impl Redo {
         self.partitions.insert(partition);
     }
 
-    fn is_reflected(&self, log: LogId, item: u64) -> bool {
+    pub(super) fn is_reflected(&self, log: LogId, item: u64) -> bool {
         self.reflected.get(&log).is_some_and(|reflected| item < *reflected)
     }
 
@@ -106,6 +106,11 @@ impl Redo {
                 Ok(())
             }
             EntryKind::Materialised => self.materialised(log, place),
+            EntryKind::CleanBegin => {
+                self.clean_begin(entry, log);
+                Ok(())
+            }
+            EntryKind::Replace => self.replace(entry, log),
             EntryKind::Cut => {
                 self.cut(log, place);
                 Ok(())
@@ -116,7 +121,7 @@ impl Redo {
         }
     }
 
-    fn partition(&mut self, log: LogId) -> &mut PartitionLog {
+    pub(super) fn partition(&mut self, log: LogId) -> &mut PartitionLog {
         self.partitions.get_mut(log).expect("looked up before")
     }
 

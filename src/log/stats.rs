@@ -27,6 +27,10 @@ pub struct LaneStats {
     pub rolls_count: u64,
     pub seals_count: u64,
     pub segments_deleted_count: u64,
+    /// Runs of segments replaced by compacted ones, their bytes, and the bytes that stayed.
+    pub cleans_count: u64,
+    pub cleaned_bytes: u64,
+    pub cleaned_kept_bytes: u64,
     pub disk_reads_count: u64,
     pub disk_read_bytes: u64,
     pub tail_read_bytes: u64,
