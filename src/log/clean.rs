@@ -33,7 +33,7 @@ use super::format::{
 };
 use super::jobs::{Done, Job};
 use super::lane::Lane;
-use super::options::{Control, LaneEvent, LogId};
+use super::options::{Control, LogId};
 use super::partition_log::PartitionLog;
 use super::place::Place;
 use super::plan::{Plan, PlanRange};
@@ -122,7 +122,8 @@ impl Lane {
     pub fn settle_rolled(&mut self, ring: &mut Ring, log: LogId, last: u64) -> bool {
         let Some(partition) = self.partitions.get(log) else { return false };
         let unsealed = |segment: &&Segment| segment.id <= last && segment.rolled && !segment.sealed;
-        let Some(segment) = partition.segments.iter().rfind(unsealed) else { return true };
+        // The oldest, so that its seal finds the partition idle before the next one is written.
+        let Some(segment) = partition.segments.iter().find(unsealed) else { return true };
         let end = Place::new(segment.id, segment.bytes);
         if self.fenced.is_none() && partition.ends.batch_flushed.0 < end {
             self.materialise_start(ring, log, Some(end), true);
@@ -150,7 +151,8 @@ impl Lane {
     /// aren't all sealed, or are being deleted; another cleaning goes on; the journal is full.
     ///
     /// After: batches are given by `clean_write` while the state is `Takes`, `clean_finish` follows the
-    ///        last; `LaneEvent::Cleaned` tells the end, which may come at any time.
+    ///        last. The end, which may come at any time, is a state of `None`; the segments are gone from
+    ///        `segments` if they were replaced.
     pub fn clean_begin(&mut self, log: LogId, first: u64, last: u64) -> bool {
         if self.fenced.is_some() || self.clean.is_some() || !self.has_journal_room(0) {
             return false;
@@ -263,7 +265,7 @@ impl Lane {
         match clean.step {
             Step::AwaitBegin(item) if item < durable && !clean.cancelled => self.clean_open(ring),
             Step::AwaitBegin(_) | Step::Ready | Step::AwaitRoom if clean.cancelled => {
-                self.clean_end(ring, false);
+                self.clean_end(ring);
             }
             Step::AwaitRoom => self.clean_replace(ring),
             _ => {}
@@ -300,7 +302,7 @@ impl Lane {
             partition.dropping.is_none() && may_replace(partition, clean.sources.0, clean.sources.1)
         });
         if clean.cancelled || !possible {
-            self.clean_end(ring, false);
+            self.clean_end(ring);
             return;
         }
         let ends = clean.first_dirty.is_some();
@@ -347,7 +349,7 @@ impl Lane {
             _ => {}
         }
         if self.fenced.is_some() {
-            self.clean_end(ring, false);
+            self.clean_end(ring);
             return;
         }
         match (step, outcome) {
@@ -365,12 +367,12 @@ impl Lane {
                 Err(IoError::NoSpace | IoError::NoDescriptors),
             ) => {
                 self.stats.space_refusals_count += 1;
-                self.clean_end(ring, false);
+                self.clean_end(ring);
             }
             (_, Err(error)) => {
                 let path = self.clean_path(false);
                 self.fence(format!("cleaning into {} failed: {error}", path.display()));
-                self.clean_end(ring, false);
+                self.clean_end(ring);
             }
             (Step::RemoveStale, Ok(())) => self.clean_open(ring),
             (Step::Open, Ok(())) => self.clean_next(ring),
@@ -422,7 +424,7 @@ impl Lane {
         let partition = self.partitions.get_mut(log).expect("its sources are leased");
         let run = partition.run_of(first, last).filter(|_| may_replace(partition, first, last));
         let Some(run) = run.filter(|_| partition.dropping.is_none()) else {
-            self.clean_end(ring, false);
+            self.clean_end(ring);
             return;
         };
         let mut output = clean.output.clone();
@@ -446,10 +448,10 @@ impl Lane {
         self.stats.cleans_count += 1;
         self.stats.cleaned_bytes += source_bytes;
         self.stats.cleaned_kept_bytes += kept_bytes;
-        self.clean_end(ring, true);
+        self.clean_end(ring);
     }
 
-    fn clean_end(&mut self, ring: &mut Ring, is_replaced: bool) {
+    fn clean_end(&mut self, ring: &mut Ring) {
         let clean = self.clean.take().expect("only called while there is one");
         clean.file.into_iter().chain(clean.index).for_each(|file| ring.close(file));
         let partition = self.partitions.get_mut(clean.log).expect("its sources are leased");
@@ -458,7 +460,6 @@ impl Lane {
             partition.leased_mut(source).expect("a leased segment stays").leases -= 1;
         }
         self.cycle.leftovers.push_back(clean.log);
-        self.events.push(LaneEvent::Cleaned { log: clean.log, is_replaced });
     }
 }
 

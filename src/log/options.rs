@@ -218,8 +218,6 @@ pub enum LaneEvent {
     Window { read: u64, window: Result<(IoBuffer, Range<usize>), ReadError> },
     /// Room came back after an append was refused as `Busy`.
     Room,
-    /// A cleaning that was begun has ended, with the segments replaced or given up.
-    Cleaned { log: LogId, is_replaced: bool },
     /// The partition's files are gone and their directory is flushed.
     Dropped { log: LogId },
     /// A write or flush failed: nothing more is acknowledged until a restart.

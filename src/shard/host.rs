@@ -89,7 +89,7 @@ impl Shard {
 
     fn housekeep(&mut self) -> bool {
         let (now, wall) = (self.core.now, self.core.wall);
-        let more = self.core.step_retention();
+        let more = self.core.step_retention() | self.core.step_compaction(&mut self.ring);
         self.core.storage.housekeep(&mut self.ring, now, wall) || more
     }
 
@@ -111,5 +111,12 @@ impl Shard {
         cells.set(Metric::CommitGroups, sum(|stats| stats.groups_count));
         cells.set(Metric::JournalBytes, sum(|stats| stats.group_bytes));
         cells.set(Metric::TailBytes, sum(|stats| stats.tail_bytes));
+        let compaction = self.core.compaction.counts();
+        cells.set(Metric::CleanerCleanings, compaction.cleanings);
+        cells.set(Metric::CleanerReadBytes, sum(|stats| stats.cleaned_bytes));
+        cells.set(Metric::CleanerWrittenBytes, sum(|stats| stats.cleaned_kept_bytes));
+        cells.set(Metric::CleanerUncleanable, compaction.uncleanable);
+        cells.set(Metric::CleanerMaxDirty, compaction.max_dirty_percent);
+        cells.set(Metric::CleanerMapBytes, compaction.map_bytes);
     }
 }

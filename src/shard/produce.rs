@@ -215,7 +215,7 @@ impl Core {
             LaneEvent::Room => self.room = true,
             LaneEvent::Planned { read, plan } => self.on_plan_found(read, plan),
             LaneEvent::Window { read, window } => self.on_window_read(ring, read, window),
-            LaneEvent::Cleaned { .. } | LaneEvent::Dropped { .. } => {}
+            LaneEvent::Dropped { .. } => {}
             LaneEvent::Fenced { what } => self.on_fenced(lane, &what),
         }
     }

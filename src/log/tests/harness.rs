@@ -54,6 +54,8 @@ pub struct Stored {
 pub struct ModelClean {
     pub log: LogId,
     pub number: u64,
+    /// Id of the last segment that is replaced.
+    pub last: u64,
     /// Base offsets of the batches taken away.
     pub removed: Vec<i64>,
     /// Bytes that stay and weren't handed over yet, batch by batch.
@@ -221,27 +223,32 @@ impl Harness {
                 assert!(durable_end.0 >= partition.acked_end, "durable ends only grow");
                 partition.acked_end = durable_end.0;
             }
-            if let LaneEvent::Cleaned { log, is_replaced } = event {
-                let clean = self.clean.take().expect("one was begun");
-                assert_eq!(clean.log, *log);
-                let sequence = Sequence(self.lane.journal.item_next);
-                let found = self.partitions.iter_mut().find(|partition| partition.log == *log);
-                for batch in &mut found.expect("events name known partitions").batches {
-                    if *is_replaced && clean.removed.contains(&batch.base_offset) {
-                        batch.gone = Some((clean.number, sequence));
-                    }
-                }
+        }
+        self.note_clean();
+        self.events.retain(|event| {
+            !matches!(event, LaneEvent::Durable { .. } | LaneEvent::Room | LaneEvent::Dropped { .. })
+        });
+    }
+
+    /// A cleaning that has ended took its batches away, or was given up.
+    fn note_clean(&mut self) {
+        if self.lane.clean_state() != CleanState::None {
+            return;
+        }
+        let Some(clean) = self.clean.take() else { return };
+        let found = self.partitions.iter_mut().find(|partition| partition.log == clean.log);
+        let Some(partition) = found.filter(|model| self.lane.find(model.id) == Some(model.log)) else {
+            return;
+        };
+        if self.lane.segments(clean.log).any(|segment| segment.id == clean.last) {
+            return;
+        }
+        let sequence = Sequence(self.lane.journal.item_next);
+        for batch in &mut partition.batches {
+            if clean.removed.contains(&batch.base_offset) {
+                batch.gone = Some((clean.number, sequence));
             }
         }
-        self.events.retain(|event| {
-            !matches!(
-                event,
-                LaneEvent::Durable { .. }
-                    | LaneEvent::Room
-                    | LaneEvent::Dropped { .. }
-                    | LaneEvent::Cleaned { .. }
-            )
-        });
     }
 
     /// Turns until nothing is left to do, or the lane is fenced.
@@ -291,6 +298,7 @@ impl Harness {
         let clean = ModelClean {
             log,
             number: self.cleans_count + 1,
+            last,
             removed: batches.iter().filter(|batch| !stays(batch)).map(|batch| batch.base_offset).collect(),
             kept: batches.iter().filter(|batch| stays(batch)).map(|batch| batch.bytes.clone()).collect(),
             first_dirty: to,

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::clients::{ClientLimits, Clients};
+use super::compaction::CompactionOptions;
 use super::host::Host;
 use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use super::metadata::Metadata;
@@ -147,6 +148,7 @@ impl Machine {
                 mailbox: Mailbox::new(id, peers, receivers),
                 group_options: coordinator::Options::default(),
                 retention_check_ms: 300_000,
+                compaction: CompactionOptions::default(),
             });
             self.shards.push((shard, Host::default()));
         }
