@@ -207,6 +207,7 @@ fn config_type(kind: SettingType) -> i8 {
         SettingType::Text => 2,
         SettingType::Int => 3,
         SettingType::Long => 5,
+        SettingType::Double => 6,
         SettingType::List => 7,
     }
 }

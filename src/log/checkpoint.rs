@@ -345,8 +345,9 @@ fn encode_partition(partition: &PartitionLog, item: u64, out: &mut Vec<u8>) {
         index_rows_count: U32::new(index_rows_count as u32),
         epochs_count: U32::new(partition.epochs.len() as u32),
         producers_count: U32::new(partition.producers.len() as u32),
+        leftovers_count: U32::new(partition.leftovers.len() as u32),
+        first_dirty: I64::new(partition.first_dirty.0),
         lost_end: I64::new(lost_end.map_or(-1, |offset| offset.0)),
-        reserved: U32::ZERO,
     };
     out.extend_from_slice(row.as_bytes());
     for segment in &partition.segments {
@@ -365,6 +366,9 @@ fn encode_partition(partition: &PartitionLog, item: u64, out: &mut Vec<u8>) {
     }
     for row in partition.producers.rows() {
         out.extend_from_slice(row.as_bytes());
+    }
+    for leftover in &partition.leftovers {
+        out.extend_from_slice(leftover.to_row().as_bytes());
     }
 }
 
@@ -429,5 +433,9 @@ pub(super) fn decode_partition(bytes: &mut &[u8], lane_dir: &std::path::Path) ->
     for _ in 0..row.producers_count.get() {
         partition.producers.insert_row(&take::<ProducerRow>(bytes)?);
     }
+    for _ in 0..row.leftovers_count.get() {
+        partition.leftovers.push(Segment::from_row(&take::<SegmentRow>(bytes)?, Vec::new()));
+    }
+    partition.first_dirty = Offset(row.first_dirty.get());
     Some(DecodedPartition { partition, item: row.item.get(), dropping: row.flags.get() & ROW_DROPPING != 0 })
 }

@@ -36,6 +36,8 @@ pub(super) struct Cycle {
     pub(super) drops: VecDeque<(LogId, u64)>,
     pub(super) seals: VecDeque<(LogId, u64, u64)>,
     pub(super) unlinks: VecDeque<(LogId, u64)>,
+    /// Partitions with files that are no part of their log.
+    pub(super) leftovers: VecDeque<LogId>,
     /// Jobs that wait for an image entry.
     pub(super) parked: Vec<(Key, u64)>,
     /// No space or no descriptors until then.
@@ -93,6 +95,8 @@ impl Lane {
         self.start_drops(ring);
         self.start_seals(ring);
         self.start_unlinks(ring);
+        self.start_leftovers(ring);
+        self.clean_poll(ring);
         self.prove_idle(ring);
         self.scrub_step(ring);
         if self.cycle.paused_until.is_some_and(|until| now < until) {
@@ -298,6 +302,15 @@ impl Lane {
             let (log, item) = self.cycle.unlinks.pop_front().expect("counted");
             if item >= self.journal.item_durable || !self.unlink_start(ring, log) {
                 self.cycle.unlinks.push_back((log, item));
+            }
+        }
+    }
+
+    fn start_leftovers(&mut self, ring: &mut Ring) {
+        for _ in 0..self.cycle.leftovers.len().min(STEPS_MAX) {
+            let log = self.cycle.leftovers.pop_front().expect("counted");
+            if !self.leftovers_start(ring, log) {
+                self.cycle.leftovers.push_back(log);
             }
         }
     }

@@ -8,7 +8,7 @@ use super::batches::Batches;
 use super::checkpoint::decode_partition;
 use super::directory::{lane_dir, list_lanes};
 use super::disk::{Disk, failed};
-use super::format::{BLOCK_BYTES, EntryKind, GROUP_MAGIC, GroupHeader, IndexHeader};
+use super::format::{BLOCK_BYTES, EntryKind, GROUP_MAGIC, GroupHeader, IndexHeader, ReplacePayload};
 use super::image::{FoundImage, find_image, read_image};
 use super::options::LaneError;
 use super::partition_log::PartitionLog;
@@ -177,6 +177,9 @@ fn dump_partition(partition: &PartitionLog, item: u64, dropping: bool, lines: Li
             if segment.dropping { " dropping" } else { "" },
         ));
     }
+    for leftover in &partition.leftovers {
+        lines(&format!("  leftover segment {} at offset {}", leftover.id, leftover.base_offset.0));
+    }
     for (epoch, start) in &partition.epochs {
         lines(&format!("  leader epoch {} from offset {}", epoch.0, start.0));
     }
@@ -237,6 +240,22 @@ fn describe(entry: &Entry<'_>) -> String {
         }
         EntryKind::Damaged => format!("damaged {log}, cut at {segment}:{value}"),
         EntryKind::LossAccepted => format!("loss accepted {log}"),
+        EntryKind::CleanBegin => format!("clean {log} into segment {segment} at offset {value}"),
+        EntryKind::Replace => describe_replace(entry),
     };
     format!("    {} {what}", entry.item)
+}
+
+fn describe_replace(entry: &Entry<'_>) -> String {
+    let log = entry.header.log.get();
+    let Ok(payload) = ReplacePayload::read_from_bytes(entry.payload) else {
+        return format!("replace {log}, malformed");
+    };
+    format!(
+        "replace {log} segments {} to {} by {}, compacted up to offset {}",
+        payload.first.get(),
+        payload.last.get(),
+        entry.header.segment.get(),
+        payload.first_dirty.get(),
+    )
 }

@@ -28,6 +28,8 @@ pub(super) enum Job {
     Image(ImageWrite),
     Read(Read),
     Scrub(ScrubRead),
+    /// An operation of the lane's cleaning, whose state is in the lane.
+    Clean,
 }
 
 /// The result of a job's operation.
@@ -156,6 +158,10 @@ impl Lane {
             Job::Read(job) => self.read_done(ring, key, job, done).map(Job::Read),
             Job::Scrub(read) => {
                 self.scrub_done(ring, read, done);
+                None
+            }
+            Job::Clean => {
+                self.clean_done(ring, done);
                 None
             }
         };

@@ -12,9 +12,10 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{I32, I64, U32, U64};
 
 use super::checkpoint::Checkpoint;
+use super::clean::Clean;
 use super::cycle::Cycle;
 use super::files::Files;
-use super::format::{CreatePayload, EntryHeader, EntryKind, RollPayload};
+use super::format::{CreatePayload, EntryHeader, EntryKind, RollPayload, rolled_id};
 use super::jobs::Jobs;
 use super::journal::Journal;
 use super::materialise::Staging;
@@ -47,6 +48,8 @@ pub struct Lane {
     pub(super) scrub: Scrub,
     /// When it was opened.
     pub(super) opened: MonotonicNs,
+    /// The one cleaning in progress.
+    pub(super) clean: Option<Clean>,
     pub(super) segment_next: u64,
     pub(super) log_next: u32,
     pub(super) damaged_count: u64,
@@ -143,8 +146,9 @@ impl Lane {
     }
 
     pub(super) fn take_segment_id(&mut self) -> u64 {
-        self.segment_next += 1;
-        self.segment_next - 1
+        let id = rolled_id(self.segment_next);
+        self.segment_next = id + 1;
+        id
     }
 
     // ---- Append ------------------------------------------------------------------------------
@@ -359,7 +363,7 @@ impl Lane {
         Ok(Sequence(item + 1))
     }
 
-    /// The segments, oldest first, without those being deleted. For retention.
+    /// The segments, oldest first, without those being deleted.
     pub fn segments(&self, log: LogId) -> impl Iterator<Item = SegmentInfo> + Clone {
         let keeps = |segment: &&Segment| !segment.dropping;
         self.partition(log).segments.iter().filter(keeps).map(|segment| SegmentInfo {
@@ -369,6 +373,8 @@ impl Lane {
             max_timestamp: segment.max_timestamp.map(|(timestamp, _)| timestamp),
             begun: WallMs(segment.wall_ms),
             active: !segment.rolled,
+            id: segment.id,
+            sealed: segment.sealed,
         })
     }
 
@@ -436,7 +442,7 @@ impl Lane {
 /// Base offset, length and leader epoch: what the copy of a batch differs in.
 const PATCHED_BYTES: usize = 16;
 
-/// What retention decides by.
+/// What retention and compaction decide by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentInfo {
     pub base_offset: Offset,
@@ -446,4 +452,7 @@ pub struct SegmentInfo {
     pub begun: WallMs,
     /// Appended to; `Lane::roll_active` first to delete it.
     pub active: bool,
+    pub id: u64,
+    /// Wholly in its file, with its index.
+    pub sealed: bool,
 }

@@ -43,7 +43,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    fn take(&mut self, bytes: u64) -> IoBuffer {
+    pub(super) fn take(&mut self, bytes: u64) -> IoBuffer {
         let fits = self.buffers.iter().position(|buffer| buffer.len() as u64 >= bytes);
         match fits {
             Some(index) => self.buffers.swap_remove(index),
@@ -51,7 +51,7 @@ impl Staging {
         }
     }
 
-    fn put(&mut self, buffer: IoBuffer) {
+    pub(super) fn put(&mut self, buffer: IoBuffer) {
         // The smallest goes: larger ones serve every write.
         self.buffers.push(buffer);
         if self.buffers.len() > JOBS_MAX {

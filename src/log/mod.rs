@@ -19,6 +19,7 @@
 
 mod batches;
 mod checkpoint;
+mod clean;
 mod cycle;
 mod damage;
 mod directory;
@@ -45,6 +46,7 @@ mod read;
 mod recovery;
 mod reindex;
 mod redo;
+mod redo_clean;
 mod replay;
 mod scrub;
 mod seal;
@@ -62,6 +64,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use clean::CleanState;
 pub use damage::DamagedPartition;
 pub use directory::{list_lanes, prepare_dir};
 pub use dump::{dump_dir, dump_file};

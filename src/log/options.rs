@@ -31,6 +31,8 @@ pub enum Control {
     RewriteWithoutImage,
     /// Recycles a journal file before the segments that hold its bytes are flushed.
     RecycleBeforeFlush,
+    /// Replaces segments by one that isn't flushed.
+    ReplaceBeforeFlush,
 }
 
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Partition log: one partition in its lane. Its segments, its tail, its ends.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::damage::Damage;
@@ -52,6 +53,13 @@ pub(super) struct PartitionLog {
     pub(super) dir_made: bool,
     /// Oldest first, never empty; the last one is appended to.
     pub(super) segments: VecDeque<Segment>,
+    /// No part of the log, or not yet: segments that were replaced, and outputs of cleanings. Their
+    /// files are removed once nothing needs them.
+    pub(super) leftovers: Vec<Segment>,
+    /// The leftover that a cleaning writes now.
+    pub(super) cleaning: Option<u64>,
+    /// Up to here records are compacted.
+    pub(super) first_dirty: Offset,
     pub(super) tail: Tail,
     pub(super) log_start: Offset,
     pub(super) log_end: Offset,
@@ -101,6 +109,9 @@ impl PartitionLog {
             log_end: offset,
             durable_end: offset,
             segments,
+            leftovers: Vec::new(),
+            cleaning: None,
+            first_dirty: Offset(0),
             tail: Tail::default(),
             ends,
             epochs: Vec::new(),
@@ -145,6 +156,41 @@ impl PartitionLog {
     pub(super) fn segment_mut(&mut self, id: u64) -> Option<&mut Segment> {
         let index = self.segment_index(id)?;
         self.segments.get_mut(index)
+    }
+
+    /// A segment that has a lease, be it replaced meanwhile.
+    pub(super) fn leased(&self, id: u64) -> Option<&Segment> {
+        self.segment(id).or_else(|| self.leftovers.iter().find(|leftover| leftover.id == id))
+    }
+
+    pub(super) fn leased_mut(&mut self, id: u64) -> Option<&mut Segment> {
+        match self.segment_index(id) {
+            Some(index) => self.segments.get_mut(index),
+            None => self.leftovers.iter_mut().find(|leftover| leftover.id == id),
+        }
+    }
+
+    /// The places in `segments` of the consecutive ones from `first` to `last`.
+    pub(super) fn run_of(&self, first: u64, last: u64) -> Option<RangeInclusive<usize>> {
+        let run = self.segment_index(first)?..=self.segment_index(last)?;
+        // The active one is never part of it.
+        (first <= last && run.end() + 1 < self.segments.len()).then_some(run)
+    }
+
+    /// Puts `output` into the place of the segments `run`, by the entry `item`. They are leftovers from
+    /// now on, and `output` no longer is.
+    ///
+    /// Precondition: everything up to the end of the run is flushed.
+    pub(super) fn replace(&mut self, run: RangeInclusive<usize>, output: Segment, item: u64) {
+        assert!(output.id > self.segments[*run.end()].id && output.id < self.segments[run.end() + 1].id);
+        self.leftovers.retain(|leftover| leftover.id != output.id);
+        let at = *run.start();
+        for mut replaced in self.segments.drain(run) {
+            replaced.dropping_after = item + 1;
+            replaced.rows = None;
+            self.leftovers.push(replaced);
+        }
+        self.segments.insert(at, output);
     }
 
     /// The segment that holds `offset`, by base offsets. Precondition: `log_start <= offset`.

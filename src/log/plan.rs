@@ -221,7 +221,7 @@ impl Lane {
     }
 
     pub(super) fn release_lease(&mut self, log: LogId, segment: u64) {
-        let found = self.partitions.get_mut(log).and_then(|partition| partition.segment_mut(segment));
+        let found = self.partitions.get_mut(log).and_then(|partition| partition.leased_mut(segment));
         found.expect("a leased segment stays").leases -= 1;
     }
 }

@@ -51,6 +51,12 @@ impl ProducerTable {
         self.producers.iter().map(|(id, producer)| (*id, producer))
     }
 
+    /// The batch has the last sequence of its producer.
+    pub fn is_newest(&self, header: &BatchHeader) -> bool {
+        let newest = header.producer().and_then(|(id, _)| self.get(id)?.batches.last());
+        newest.is_some_and(|newest| newest.last_offset == header.last_offset())
+    }
+
     pub fn len(&self) -> usize {
         self.producers.len()
     }

@@ -148,7 +148,7 @@ impl Reads {
 impl Lane {
     pub(super) fn read_later(&mut self, read: u64, log: LogId, segment: u64, purpose: Purpose) {
         let partition = self.partitions.get_mut(log).expect("looked up before");
-        partition.segment_mut(segment).expect("what is read exists").leases += 1;
+        partition.leased_mut(segment).expect("what is read exists").leases += 1;
         self.reads.waiting.push_back(Read {
             read,
             log,
@@ -213,7 +213,7 @@ impl Lane {
 
     pub(super) fn read_path(&self, job: &Read, suffix: &str) -> PathBuf {
         let partition = self.partition(job.log);
-        let segment = partition.segment(job.segment).expect("a leased segment stays");
+        let segment = partition.leased(job.segment).expect("a leased segment stays");
         partition.dir.join(super::segment::file_name(segment.base_offset, segment.id, suffix))
     }
 
@@ -317,6 +317,13 @@ impl Lane {
         buffer: IoBuffer,
         bytes: usize,
     ) -> Option<Read> {
+        if let Purpose::Index { request, .. } | Purpose::Plan { request, .. } = job.purpose
+            && self.partition(job.log).segment(job.segment).is_none()
+        {
+            // Replaced meanwhile: what was found leads nowhere.
+            job.buffer = Some(buffer);
+            return self.read_replan(ring, job, request, None);
+        }
         match job.purpose {
             Purpose::Index { request, start } => {
                 let rows = decode_index(&buffer[..bytes], job.segment);
@@ -392,7 +399,7 @@ impl Lane {
 
     /// No batch reaches beyond its segment.
     fn batch_bytes_limit(&self, job: &Read) -> u64 {
-        self.partition(job.log).segment(job.segment).map_or(0, |segment| segment.bytes)
+        self.partition(job.log).leased(job.segment).map_or(0, |segment| segment.bytes)
     }
 
     /// Looks at the headers in `data`, which was read from `position` on, beginning at `at`.
@@ -442,7 +449,11 @@ impl Lane {
         let read = job.read;
         // The lease goes after the plan has its own.
         let again = match self.partitions.get(request.log).filter(|partition| partition.dropping.is_none()) {
-            Some(_) => self.plan_from(request, start, read),
+            Some(partition) => {
+                // A segment that was replaced has no place in a new plan.
+                let start = start.filter(|start| partition.segment(start.place.segment).is_some());
+                self.plan_from(request, start, read)
+            }
             None => PlanStart::Empty,
         };
         self.read_end(ring, job);

@@ -218,6 +218,10 @@ impl Lane {
             if partition.segments.iter().any(|segment| segment.dropping) {
                 self.cycle.unlinks.push_back((log, 0));
             }
+            // Of a damaged partition every file stays: it may be of use.
+            if !partition.leftovers.is_empty() && partition.damage.is_none() {
+                self.cycle.leftovers.push_back(log);
+            }
             let inside = !partition.ends.written.position.is_multiple_of(4096);
             if partition.is_dirty() && inside && partition.head.is_none() {
                 debts.push(log);
@@ -350,6 +354,7 @@ fn assemble(
         reads: Reads::new(options.reads_max),
         scrub: Scrub::default(),
         opened,
+        clean: None,
         segment_next: redo.segment_next,
         log_next: redo.log_next,
         damaged_count,

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use zerocopy::FromBytes;
 
 use super::damage::Damage;
-use super::format::{CreatePayload, DamagedPayload, EntryKind, RollPayload};
+use super::format::{CreatePayload, DamagedPayload, EntryKind, RollPayload, rolled_id};
 use super::journal_chain::Gap;
 use super::options::{LogId, PartitionSettings};
 use super::partition_log::{Ends, Mark, PartitionLog};
@@ -58,8 +58,8 @@ pub(super) struct Redo {
     /// By partition: its row reflects the entries before this item.
     pub(super) reflected: BTreeMap<LogId, u64>,
     /// By partition: up to here its bytes were read as batches, and the offset that follows.
-    scans: BTreeMap<LogId, (Place, Offset)>,
-    stuck: BTreeMap<LogId, Stuck>,
+    pub(super) scans: BTreeMap<LogId, (Place, Offset)>,
+    pub(super) stuck: BTreeMap<LogId, Stuck>,
     /// Partitions with a number from here on are made by entries only.
     pub(super) log_next: u32,
     pub(super) segment_next: u64,
@@ -93,7 +93,7 @@ impl Redo {
         self.partitions.insert(partition);
     }
 
-    fn is_reflected(&self, log: LogId, item: u64) -> bool {
+    pub(super) fn is_reflected(&self, log: LogId, item: u64) -> bool {
         self.reflected.get(&log).is_some_and(|reflected| item < *reflected)
     }
 
@@ -136,6 +136,8 @@ impl Redo {
                     self.partition(log).damage = None;
                 }
             }
+            EntryKind::CleanBegin => self.clean_begin(entry, log),
+            EntryKind::Replace => return self.replace(entry, log),
             EntryKind::Create
             | EntryKind::Recovered
             | EntryKind::CleanStop
@@ -165,7 +167,7 @@ impl Redo {
     }
 
     /// Bytes of the partition are missing behind those it has.
-    fn stick(&mut self, log: LogId, what: String) {
+    pub(super) fn stick(&mut self, log: LogId, what: String) {
         self.scan(log);
         let (place, _) = self.scans[&log];
         self.cut(log, place);
@@ -206,7 +208,7 @@ impl Redo {
 
     // ---- Structure ---------------------------------------------------------------------------
 
-    fn partition(&mut self, log: LogId) -> &mut PartitionLog {
+    pub(super) fn partition(&mut self, log: LogId) -> &mut PartitionLog {
         self.partitions.get_mut(log).expect("looked up before")
     }
 
@@ -407,8 +409,9 @@ impl Redo {
             {
                 let (place, offset) = self.scans[&log];
                 let end = self.partition(log).normal(place);
-                self.segment_next += 1;
-                self.truncate(log, (end, offset), self.segment_next - 1, stuck.lost_end);
+                let next = rolled_id(self.segment_next);
+                self.segment_next = next + 1;
+                self.truncate(log, (end, offset), next, stuck.lost_end);
                 finished.damaged.push(NewDamage { log, end, what: stuck.what });
             }
             let partition = self.partition(log);

@@ -39,7 +39,7 @@ enum Step {
 }
 
 /// The bytes of a segment's index file.
-fn index_bytes(segment: &Segment) -> IoBuffer {
+pub(super) fn index_bytes(segment: &Segment) -> IoBuffer {
     let rows = segment.rows.as_deref().unwrap_or_default().as_bytes();
     let (max_timestamp, max_timestamp_at) = segment.max_timestamp.unwrap_or((-1, Offset(-1)));
     let mut header = IndexHeader {

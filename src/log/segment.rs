@@ -107,7 +107,8 @@ impl Segment {
         if self.bytes == 0 {
             self.wall_ms = wall_ms;
         }
-        let timestamp = header.max_timestamp.get();
+        // An emptied batch keeps its time, but no record has it.
+        let timestamp = if header.records_count.get() == 0 { -1 } else { header.max_timestamp.get() };
         let base_offset = header.base_offset();
         self.note_row(header);
         if timestamp >= 0 && self.max_timestamp.is_none_or(|(max, _)| timestamp > max) {

@@ -35,6 +35,10 @@ pub struct LaneStats {
     pub scrub_rounds_count: u64,
     /// Times that it found something that isn't as it was written.
     pub damage_count: u64,
+    /// Runs of segments replaced by compacted ones, their bytes, and the bytes that stayed.
+    pub cleans_count: u64,
+    pub cleaned_bytes: u64,
+    pub cleaned_kept_bytes: u64,
     pub disk_reads_count: u64,
     pub disk_read_bytes: u64,
     pub tail_read_bytes: u64,

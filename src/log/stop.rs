@@ -14,6 +14,7 @@ impl Lane {
     ///
     /// Errors: `Io` where a write or flush failed: the next start recovers as after a crash.
     pub fn clean_stop(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
+        self.clean_cancel();
         self.journal.make_urgent();
         self.drive(ring, Self::is_idle)?;
         self.settle(ring)?;

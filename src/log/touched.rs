@@ -68,9 +68,10 @@ impl Touched {
             | EntryKind::Image
             | EntryKind::Cut
             | EntryKind::Damaged
-            | EntryKind::LossAccepted => true,
-            // Without it a recovery only loads more than it must.
-            EntryKind::Materialised => false,
+            | EntryKind::LossAccepted
+            | EntryKind::Replace => true,
+            // Without it a recovery only loads more than it must, or leaves a file behind.
+            EntryKind::Materialised | EntryKind::CleanBegin => false,
             EntryKind::Recovered | EntryKind::CleanStop | EntryKind::ImageDurable | EntryKind::Touched => {
                 false
             }

@@ -1,4 +1,4 @@
-//! Unlink: removes the files of deleted segments and partitions.
+//! Unlink: removes the files of deleted segments, of leftovers of cleanings, and of partitions.
 //!
 //! Order: entry durable -> no plan leases them -> files removed -> directory flushed -> forgotten, so
 //! that the next image doesn't name them. A crash in between repeats all of it.
@@ -15,11 +15,18 @@ use crate::ring::{IoError, Ring};
 
 pub(super) struct Unlink {
     log: LogId,
-    /// The whole partition goes.
-    drops: bool,
+    removes: Removes,
     files: VecDeque<PathBuf>,
-    segments_count: usize,
     step: Step,
+}
+
+#[derive(PartialEq, Eq)]
+enum Removes {
+    /// So many of the oldest segments.
+    Segments(usize),
+    /// Leftovers, by their ids.
+    Leftovers(Vec<u64>),
+    Partition,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,12 +40,15 @@ impl Lane {
     /// Begins to remove a dropped partition. False while a job or a plan uses it.
     pub(super) fn drop_start(&mut self, ring: &mut Ring, log: LogId) -> bool {
         let Some(partition) = self.partitions.get(log) else { return true };
-        let leased = partition.segments.iter().any(|segment| segment.leases > 0);
-        if partition.busy || leased {
+        let mut all = partition.segments.iter().chain(&partition.leftovers);
+        if partition.cleaning.is_some() {
+            self.clean_cancel();
             return false;
         }
-        let count = partition.segments.len();
-        self.unlink_begin(ring, log, count, true);
+        if partition.busy || all.any(|segment| segment.leases > 0) {
+            return false;
+        }
+        self.unlink_begin(ring, log, Removes::Partition);
         true
     }
 
@@ -61,15 +71,44 @@ impl Lane {
             }
             return false;
         }
-        self.unlink_begin(ring, log, ready, false);
+        self.unlink_begin(ring, log, Removes::Segments(ready));
         false
     }
 
-    fn unlink_begin(&mut self, ring: &mut Ring, log: LogId, segments_count: usize, drops: bool) {
+    /// Begins to remove what is no part of the log. True when nothing is left to do.
+    pub(super) fn leftovers_start(&mut self, ring: &mut Ring, log: LogId) -> bool {
+        let Some(partition) = self.partitions.get(log) else { return true };
+        let durable = self.journal.item_durable;
+        // A cleaning that ends comes here again.
+        let idle = |leftover: &&Segment| partition.cleaning != Some(leftover.id);
+        let is_ready = |leftover: &&Segment| leftover.dropping_after <= durable && leftover.leases == 0;
+        let mut left = partition.leftovers.iter().filter(idle);
+        if partition.dropping.is_some() || left.clone().next().is_none() {
+            return true;
+        }
+        let ids: Vec<u64> = left.clone().filter(is_ready).map(|leftover| leftover.id).collect();
+        if partition.busy || ids.is_empty() {
+            if left.any(|leftover| leftover.dropping_after > durable) {
+                self.journal.make_urgent();
+            }
+            return false;
+        }
+        self.unlink_begin(ring, log, Removes::Leftovers(ids));
+        false
+    }
+
+    fn unlink_begin(&mut self, ring: &mut Ring, log: LogId, removes: Removes) {
         let partition = self.partitions.get_mut(log).expect("the caller looked it up");
         partition.busy = true;
         let mut files = VecDeque::new();
-        for segment in partition.segments.iter().take(segments_count) {
+        let removed: Vec<&Segment> = match &removes {
+            Removes::Segments(count) => partition.segments.iter().take(*count).collect(),
+            Removes::Leftovers(ids) => {
+                partition.leftovers.iter().filter(|leftover| ids.contains(&leftover.id)).collect()
+            }
+            Removes::Partition => partition.segments.iter().chain(&partition.leftovers).collect(),
+        };
+        for segment in removed {
             files.push_back(segment.log_path(&partition.dir));
             files.push_back(segment.index_path(&partition.dir));
             self.files.close(ring, segment.id);
@@ -77,7 +116,7 @@ impl Lane {
         let key = self.jobs.reserve();
         let path = files.front().expect("a segment at least").clone();
         ring.remove_file(self.jobs.token(key), &path);
-        let job = Unlink { log, drops, files, segments_count, step: Step::Remove };
+        let job = Unlink { log, removes, files, step: Step::Remove };
         self.put_new(key, Some(Job::Unlink(job)));
     }
 
@@ -107,7 +146,7 @@ impl Lane {
                 job.files.pop_front();
                 if let Some(path) = job.files.front() {
                     ring.remove_file(self.jobs.token(key), path);
-                } else if job.drops {
+                } else if job.removes == Removes::Partition {
                     job.step = Step::RemoveDir;
                     let dir = self.partition(job.log).dir.clone();
                     ring.remove_dir(self.jobs.token(key), &dir);
@@ -131,18 +170,26 @@ impl Lane {
     }
 
     fn unlink_end(&mut self, job: &Unlink) {
-        self.stats.segments_deleted_count += job.segments_count as u64;
-        if !job.drops {
-            // All of a sealed segment is flushed: where its end is the end of everything written, that
-            // moves on to the segment that stays.
-            while self.written_segment_index(job.log).is_some_and(|index| index < job.segments_count) {
-                self.enter_next_segment(job.log);
-            }
+        if let Removes::Leftovers(ids) = &job.removes {
             let partition = self.partitions.get_mut(job.log).expect("a busy partition stays");
-            partition.segments.drain(..job.segments_count);
+            partition.leftovers.retain(|leftover| !ids.contains(&leftover.id));
             partition.busy = false;
             return;
         }
+        if let Removes::Segments(count) = job.removes {
+            self.stats.segments_deleted_count += count as u64;
+            // All of a sealed segment is flushed: where its end is the end of everything written, that
+            // moves on to the segment that stays.
+            while self.written_segment_index(job.log).is_some_and(|index| index < count) {
+                self.enter_next_segment(job.log);
+            }
+            let partition = self.partitions.get_mut(job.log).expect("a busy partition stays");
+            partition.segments.drain(..count);
+            partition.busy = false;
+            return;
+        }
+        let segments_count = self.partition(job.log).segments.len();
+        self.stats.segments_deleted_count += segments_count as u64;
         self.clear_debt(job.log);
         let mut partition = self.partitions.remove(job.log).expect("a busy partition stays");
         partition.tail.clear(&mut self.pool);

@@ -46,6 +46,12 @@ metrics! {
     ScrubbedBytes, "corelane_scrubbed_bytes", Counter, "Bytes of sealed segments checked in the background.";
     DamageFound, "corelane_damage_found", Counter, "Times the background check found what is not as it was written; the log names file and position.";
     IndexesRebuilt, "corelane_indexes_rebuilt", Counter, "Indexes that were not what was written, made again from their segments.";
+    CleanerCleanings, "corelane_cleaner_cleanings", Counter, "Compactions of a partition that came to their end.";
+    CleanerReadBytes, "corelane_cleaner_read_bytes", Counter, "Bytes of segments that compaction has replaced.";
+    CleanerWrittenBytes, "corelane_cleaner_written_bytes", Counter, "Bytes of the segments it has put in their place.";
+    CleanerUncleanable, "corelane_cleaner_uncleanable_partitions_count", Gauge, "Partitions that aren't compacted any more, because a batch can't be read. Kafka: uncleanable-partitions-count.";
+    CleanerMaxDirty, "corelane_cleaner_max_dirty_percent", Gauge, "Dirty share of the partition with the largest one, at the last look. Kafka: max-dirty-percent.";
+    CleanerMapBytes, "corelane_cleaner_map_bytes", Gauge, "Memory of the keys of the partition being compacted.";
 }
 
 #[cfg(test)]
@@ -57,7 +63,7 @@ mod tests {
         for (index, described) in METRICS.iter().enumerate() {
             assert_eq!(described.metric as usize, index);
             assert!(described.help.ends_with('.'), "{}", described.name);
-            let has_unit = ["_bytes", "_count"].iter().any(|unit| described.name.ends_with(unit));
+            let has_unit = ["_bytes", "_count", "_percent"].iter().any(|unit| described.name.ends_with(unit));
             assert!(has_unit || described.kind == Kind::Counter, "{}", described.name);
         }
     }

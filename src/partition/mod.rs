@@ -8,7 +8,9 @@
 //! Called by the shard that owns the partition.
 
 pub mod append;
+pub mod compaction;
 pub mod idempotence;
+pub mod offset_map;
 pub mod read;
 pub mod retention;
 pub mod timestamps;

@@ -35,8 +35,9 @@ pub fn expired(
     for segment in segments {
         let newest = segment.max_timestamp.unwrap_or(segment.begun.0);
         let is_old = config.retention_ms >= 0 && wall.0.saturating_sub(newest) > config.retention_ms;
-        let is_over = segment.bytes <= over_bytes;
-        if segment.bytes == 0 || segment.end_offset > high_watermark || !(is_old || is_over) {
+        let is_over = over_bytes > 0 && segment.bytes <= over_bytes;
+        let is_empty = segment.bytes == 0 && segment.active;
+        if is_empty || segment.end_offset > high_watermark || !(is_old || is_over) {
             break;
         }
         over_bytes = over_bytes.saturating_sub(segment.bytes);
@@ -61,6 +62,8 @@ mod tests {
             max_timestamp: (*bytes > 0).then_some(NOW.0 - age_ms),
             begun: WallMs(NOW.0 - age_ms),
             active: index + 1 == count,
+            id: index as u64,
+            sealed: index + 1 < count,
         };
         parts.iter().enumerate().map(segment).collect()
     }

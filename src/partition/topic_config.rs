@@ -31,6 +31,18 @@ pub enum CompressionType {
     Zstd,
 }
 
+/// A share between 0 and 1, in billionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    const ONE: f64 = 1e9;
+
+    pub fn value(self) -> f64 {
+        f64::from(self.0) / Self::ONE
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
     pub ack_durability: AckDurability,
@@ -41,6 +53,10 @@ pub struct TopicConfig {
     pub timestamp_type: TimestampType,
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
+    pub delete_retention_ms: i64,
+    pub max_compaction_lag_ms: i64,
+    pub min_cleanable_dirty_ratio: Ratio,
+    pub min_compaction_lag_ms: i64,
     pub min_insync_replicas: u32,
     pub retention_bytes: i64,
     pub retention_ms: i64,
@@ -59,6 +75,10 @@ impl Default for TopicConfig {
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: 0,
             timestamp_after_max_ms: 0,
+            delete_retention_ms: 0,
+            max_compaction_lag_ms: 0,
+            min_cleanable_dirty_ratio: Ratio(0),
+            min_compaction_lag_ms: 0,
             min_insync_replicas: 1,
             retention_bytes: 0,
             retention_ms: 0,
@@ -76,6 +96,7 @@ impl Default for TopicConfig {
 pub enum SettingType {
     Int,
     Long,
+    Double,
     Text,
     List,
 }
@@ -126,6 +147,20 @@ pub const SETTINGS: &[Setting] = &[
         "Codec in which batches are stored: 'producer' keeps the producer's; 'uncompressed', 'gzip', 'snappy', 'lz4' and 'zstd' recompress where it differs.",
     ),
     setting(
+        "delete.retention.ms",
+        "log.cleaner.delete.retention.ms",
+        SettingType::Long,
+        "86400000",
+        "How long a compacted topic keeps a record without value, which deletes its key, after the compaction that found it first, in ms. 0 or more.",
+    ),
+    setting(
+        "max.compaction.lag.ms",
+        "log.cleaner.max.compaction.lag.ms",
+        SettingType::Long,
+        "9223372036854775807",
+        "A record of a compacted topic is compacted at the latest so many ms after it was appended, whatever the share of dirty bytes. 1 or more, and not below min.compaction.lag.ms.",
+    ),
+    setting(
         "max.message.bytes",
         "message.max.bytes",
         SettingType::Int,
@@ -152,6 +187,20 @@ pub const SETTINGS: &[Setting] = &[
         SettingType::Text,
         "CreateTime",
         "Whose clock a record's timestamp is: the producer's (CreateTime) or the broker's at append (LogAppendTime).",
+    ),
+    setting(
+        "min.cleanable.dirty.ratio",
+        "log.cleaner.min.cleanable.ratio",
+        SettingType::Double,
+        "0.5",
+        "A partition of a compacted topic is compacted when the bytes written since are a larger share of it. 0 to 1.",
+    ),
+    setting(
+        "min.compaction.lag.ms",
+        "log.cleaner.min.compaction.lag.ms",
+        SettingType::Long,
+        "0",
+        "A record of a compacted topic stays uncompacted for so many ms. 0 or more.",
     ),
     setting(
         "min.insync.replicas",
@@ -192,7 +241,6 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Kafka's topic settings that are stored and described, but change nothing in this version.
 pub const ACCEPTED_WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("delete.retention.ms", "86400000"),
     ("file.delete.delay.ms", "60000"),
     ("flush.messages", "9223372036854775807"),
     ("flush.ms", "9223372036854775807"),
@@ -201,9 +249,6 @@ pub const ACCEPTED_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("leader.replication.throttled.replicas", ""),
     ("local.retention.bytes", "-2"),
     ("local.retention.ms", "-2"),
-    ("max.compaction.lag.ms", "9223372036854775807"),
-    ("min.cleanable.dirty.ratio", "0.5"),
-    ("min.compaction.lag.ms", "0"),
     ("preallocate", "false"),
     ("remote.storage.enable", "false"),
     ("segment.index.bytes", "10485760"),
@@ -229,7 +274,19 @@ impl TopicConfig {
     /// Checks settings before they are taken.
     pub fn check(settings: &BTreeMap<String, String>) -> Result<(), SettingError> {
         let mut config = Self::default();
-        settings.iter().try_for_each(|(name, value)| config.set(name, value))
+        settings.iter().try_for_each(|(name, value)| config.set(name, value))?;
+        config.check_lags()
+    }
+
+    /// Settings that contradict each other.
+    pub fn check_lags(&self) -> Result<(), SettingError> {
+        let (min, max) = (self.min_compaction_lag_ms, self.max_compaction_lag_ms);
+        if min <= max {
+            return Ok(());
+        }
+        Err(SettingError(format!(
+            "conflict topic config setting min.compaction.lag.ms ({min}) > max.compaction.lag.ms ({max})"
+        )))
     }
 
     /// Checks and takes one setting by its topic name.
@@ -257,6 +314,10 @@ impl TopicConfig {
                     ],
                 )?;
             }
+            "delete.retention.ms" => self.delete_retention_ms = number(name, value, 0, i64::MAX)?,
+            "max.compaction.lag.ms" => self.max_compaction_lag_ms = number(name, value, 1, i64::MAX)?,
+            "min.cleanable.dirty.ratio" => self.min_cleanable_dirty_ratio = ratio(name, value)?,
+            "min.compaction.lag.ms" => self.min_compaction_lag_ms = number(name, value, 0, i64::MAX)?,
             "max.message.bytes" => {
                 self.max_message_bytes = number(name, value, 0, i64::from(i32::MAX))? as u32
             }
@@ -313,6 +374,10 @@ impl TopicConfig {
                 CompressionType::Lz4 => "lz4".into(),
                 CompressionType::Zstd => "zstd".into(),
             },
+            "delete.retention.ms" => self.delete_retention_ms.to_string(),
+            "max.compaction.lag.ms" => self.max_compaction_lag_ms.to_string(),
+            "min.cleanable.dirty.ratio" => format!("{:?}", self.min_cleanable_dirty_ratio.value()),
+            "min.compaction.lag.ms" => self.min_compaction_lag_ms.to_string(),
             "max.message.bytes" => self.max_message_bytes.to_string(),
             "message.timestamp.after.max.ms" => self.timestamp_after_max_ms.to_string(),
             "message.timestamp.before.max.ms" => self.timestamp_before_max_ms.to_string(),
@@ -362,6 +427,15 @@ fn number(name: &str, value: &str, min: i64, max: i64) -> Result<i64, SettingErr
     Ok(number)
 }
 
+fn ratio(name: &str, value: &str) -> Result<Ratio, SettingError> {
+    let refuse = |why: &str| SettingError(format!("Invalid value {value} for configuration {name}: {why}"));
+    let number: f64 = value.trim().parse().map_err(|_| refuse("Not a number of its type"))?;
+    if !(0.0..=1.0).contains(&number) {
+        return Err(refuse("Value must be between 0 and 1"));
+    }
+    Ok(Ratio((number * Ratio::ONE).round() as u32))
+}
+
 fn choose<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T, SettingError> {
     choices.iter().find(|(text, _)| *text == value).map(|(_, choice)| *choice).ok_or_else(|| {
         let names: Vec<&str> = choices.iter().map(|(text, _)| *text).collect();
@@ -396,6 +470,9 @@ mod tests {
             ("min.insync.replicas", "0"),
             ("cleanup.policy", "compact,burn"),
             ("compression.type", "brotli"),
+            ("min.cleanable.dirty.ratio", "1.1"),
+            ("min.cleanable.dirty.ratio", "NaN"),
+            ("max.compaction.lag.ms", "0"),
             ("no.such.setting", "1"),
         ];
         for (name, value) in cases {
@@ -403,6 +480,19 @@ mod tests {
             assert!(config.set(name, value).is_err(), "{name}={value}");
             assert_eq!(config, TopicConfig::default(), "a refused value changes nothing");
         }
+    }
+
+    #[test]
+    fn lags_that_contradict_each_other_are_refused() {
+        let lags = |min: &str, max: &str| {
+            let setting = |name: &str, value: &str| (name.to_string(), value.to_string());
+            TopicConfig::check(&BTreeMap::from([
+                setting("min.compaction.lag.ms", min),
+                setting("max.compaction.lag.ms", max),
+            ]))
+        };
+        assert!(lags("5", "5").is_ok());
+        assert!(lags("6", "5").is_err());
     }
 
     #[test]

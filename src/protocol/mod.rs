@@ -8,6 +8,7 @@ pub mod api_key;
 pub mod api_versions;
 pub mod batch_body;
 pub mod batch_builder;
+pub mod batch_filter;
 pub mod cold;
 pub mod compression;
 pub mod error_code;

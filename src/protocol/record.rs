@@ -25,6 +25,8 @@ pub struct RecordView<'a> {
     pub value: Option<&'a [u8]>,
     headers_count: usize,
     headers: Reader<'a>,
+    /// The record's bytes from its offset delta on.
+    pub(in crate::protocol) behind_time: &'a [u8],
 }
 
 /// One header of a record. Keys may repeat.
@@ -78,6 +80,7 @@ fn read_record<'a>(reader: &mut Reader<'a>) -> Result<RecordView<'a>, DecodeErro
     let mut inner = Reader::new(reader.take(length)?, false);
     let attributes = inner.i8()?;
     let timestamp_delta = inner.varlong()?;
+    let behind_time = inner.rest();
     let offset_delta = inner.varint()?;
     let key = read_blob(&mut inner)?;
     let value = read_blob(&mut inner)?;
@@ -91,7 +94,16 @@ fn read_record<'a>(reader: &mut Reader<'a>) -> Result<RecordView<'a>, DecodeErro
         read_header(&mut inner)?;
     }
     inner.finish()?;
-    Ok(RecordView { attributes, timestamp_delta, offset_delta, key, value, headers_count, headers })
+    Ok(RecordView {
+        attributes,
+        timestamp_delta,
+        offset_delta,
+        key,
+        value,
+        headers_count,
+        headers,
+        behind_time,
+    })
 }
 
 fn read_header<'a>(reader: &mut Reader<'a>) -> Result<RecordHeader<'a>, DecodeError> {

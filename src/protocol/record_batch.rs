@@ -19,7 +19,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// | 17 |     4 | crc                    | CRC-32C of everything from `attributes`           |        |
 /// | 21 |     2 | attributes             | bits 0-2 codec, 3 log append time, 4 transactional, 5 control, 6 delete horizon | |
 /// | 23 |     4 | last_offset_delta      | offset of the last record minus the base offset   | >= 0   |
-/// | 27 |     8 | base_timestamp         | of the first record, ms                           |        |
+/// | 27 |     8 | base_timestamp         | of the first record, or the delete horizon, ms    |        |
 /// | 35 |     8 | max_timestamp          | largest of the batch, ms                          |        |
 /// | 43 |     8 | producer_id            | -1 without idempotence                            | >= -1  |
 /// | 51 |     2 | producer_epoch         |                                                   | >= -1  |
@@ -107,6 +107,12 @@ impl BatchHeader {
         self.attributes.get() & 0x10 != 0
     }
 
+    /// From when on the tombstones in it may go (KIP-534). The first record's time is stored there, then.
+    pub fn delete_horizon(&self) -> Option<WallMs> {
+        let is_set = self.attributes.get() & DELETE_HORIZON_ATTRIBUTE != 0;
+        is_set.then(|| WallMs(self.base_timestamp.get()))
+    }
+
     pub fn is_control(&self) -> bool {
         self.attributes.get() & 0x20 != 0
     }
@@ -116,6 +122,9 @@ impl BatchHeader {
 pub fn increment_sequence(sequence: i32, count: i32) -> i32 {
     ((i64::from(sequence) + i64::from(count)) % (1 << 31)) as i32
 }
+
+/// Set by a compaction.
+pub(in crate::protocol) const DELETE_HORIZON_ATTRIBUTE: i16 = 0x40;
 
 /// Attribute bits a client may set: codec, timestamp type, transactional, control.
 const CLIENT_ATTRIBUTES: i16 = 0x3f;

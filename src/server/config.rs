@@ -83,6 +83,26 @@ pub const FIELDS: &[Field] = &[
         "PLAINTEXT://127.0.0.1:9092",
         "Addresses to listen on, NAME://host:port with commas. A host of 0.0.0.0 or none listens everywhere; a port of 0 takes a free one.",
     ),
+    field(
+        "log.cleaner.backoff.ms",
+        "15000",
+        "How often partitions to compact are looked for while there are none. Milliseconds, 1 or more.",
+    ),
+    field(
+        "log.cleaner.dedupe.buffer.size",
+        "134217728",
+        "Memory for the keys of partitions being compacted, of all shards together: 24 bytes a key, taken as needed. Bytes, 1048576 or more.",
+    ),
+    field(
+        "log.cleaner.enable",
+        "true",
+        "Whether topics with cleanup.policy=compact are compacted. true or false.",
+    ),
+    field(
+        "log.cleaner.io.max.bytes.per.second",
+        "1.7976931348623157E308",
+        "Bytes that compaction reads and writes per second at most, of all shards together. More than 0.",
+    ),
     field("log.dir", "", "One log directory; used when log.dirs isn't given."),
     field("log.dirs", "./corelane-data", "Log directory. This version takes exactly one."),
     field(
@@ -166,6 +186,7 @@ pub struct Config {
     pub retention: RetentionOptions,
     pub scrub_bytes_per_second: u64,
     pub scrub_interval_ms: u64,
+    pub cleaner: CleanerConfig,
     pub connections_max: usize,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
@@ -179,6 +200,15 @@ pub struct Config {
     pub settings: BTreeMap<String, String>,
     /// Said once at start.
     pub warnings: Vec<String>,
+}
+
+/// Compaction, of all shards together.
+#[derive(Clone, Copy, Debug)]
+pub struct CleanerConfig {
+    pub is_enabled: bool,
+    pub backoff_ms: u64,
+    pub map_bytes_max: usize,
+    pub io_bytes_per_second: f64,
 }
 
 /// What is wrong with the configuration, for the operator.
@@ -210,6 +240,11 @@ impl Reader {
         } else {
             Err(self.wrong(name, &format!("must be between {min} and {max}")))
         }
+    }
+
+    fn rate(&self, name: &str) -> Result<f64, ConfigError> {
+        let number: f64 = self.text(name).trim().parse().map_err(|_| self.wrong(name, "not a number"))?;
+        if number > 0.0 { Ok(number) } else { Err(self.wrong(name, "must be more than 0")) }
     }
 
     fn truth(&self, name: &str) -> Result<bool, ConfigError> {
@@ -290,6 +325,12 @@ impl Config {
             retention: RetentionOptions {
                 check_ms: reader.number("log.retention.check.interval.ms", 1, i64::MAX)? as u64,
                 producer_expiry_ms: reader.number("producer.id.expiration.ms", 1, i64::MAX)?,
+            },
+            cleaner: CleanerConfig {
+                is_enabled: reader.truth("log.cleaner.enable")?,
+                backoff_ms: reader.number("log.cleaner.backoff.ms", 1, i64::MAX)? as u64,
+                map_bytes_max: reader.number("log.cleaner.dedupe.buffer.size", 1 << 20, i64::MAX)? as usize,
+                io_bytes_per_second: reader.rate("log.cleaner.io.max.bytes.per.second")?,
             },
             connections_max: reader.number("max.connections", 1, i64::from(i32::MAX))? as usize,
             auto_create_topics: reader.truth("auto.create.topics.enable")?,
@@ -516,6 +557,8 @@ mod tests {
             ("cores", "a"),
             ("auto.create.topics.enable", "yes"),
             ("log.dirs", "/a,/b"),
+            ("log.cleaner.io.max.bytes.per.second", "0"),
+            ("log.cleaner.enable", "perhaps"),
             ("segment.bytes", "1"),
             ("log.segment.bytes", "1"),
         ];

@@ -18,6 +18,7 @@ use crate::metrics::Cells;
 use crate::protocol::cold::COLD_BYTES_MAX;
 use crate::ring::{ListenerId, Ring, RingOptions, Waker};
 use crate::shard::clients::{ClientLimits, Clients};
+use crate::shard::compaction::CompactionOptions;
 use crate::shard::mail::{Mail, Mailbox, Peer};
 use crate::shard::metadata::Metadata;
 use crate::shard::storage::Storage;
@@ -215,6 +216,13 @@ fn serve_until_stopped(
         config.auto_create_topics,
         config.offsets_partitions_count,
     );
+    let shards_count = peers.mailbox.0.len();
+    let compaction = CompactionOptions {
+        is_enabled: config.cleaner.is_enabled,
+        backoff_ms: config.cleaner.backoff_ms,
+        map_bytes_max: config.cleaner.map_bytes_max / shards_count,
+        io_bytes_per_second: config.cleaner.io_bytes_per_second / shards_count as f64,
+    };
     let (others, receivers) = peers.mailbox;
     let mut shard = Shard::new(ShardParts {
         id: setup.id,
@@ -224,6 +232,7 @@ fn serve_until_stopped(
         metadata,
         mailbox: Mailbox::new(setup.id, others, receivers),
         retention: config.retention,
+        compaction,
         group_options: coordinator::Options {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
             session_timeout_ms_min: i32::try_from(config.group_session_timeout_min_ms).unwrap_or(i32::MAX),

@@ -89,7 +89,7 @@ impl Shard {
 
     fn housekeep(&mut self) -> bool {
         let (now, wall) = (self.core.now, self.core.wall);
-        let more = self.core.step_retention();
+        let more = self.core.step_retention() | self.core.step_compaction(&mut self.ring);
         self.core.storage.housekeep(&mut self.ring, now, wall) || more
     }
 
@@ -115,5 +115,12 @@ impl Shard {
         cells.set(Metric::ScrubbedBytes, sum(|stats| stats.scrubbed_bytes));
         cells.set(Metric::DamageFound, sum(|stats| stats.damage_count));
         cells.set(Metric::IndexesRebuilt, sum(|stats| stats.indexes_rebuilt_count));
+        let compaction = self.core.compaction.counts();
+        cells.set(Metric::CleanerCleanings, compaction.cleanings);
+        cells.set(Metric::CleanerReadBytes, sum(|stats| stats.cleaned_bytes));
+        cells.set(Metric::CleanerWrittenBytes, sum(|stats| stats.cleaned_kept_bytes));
+        cells.set(Metric::CleanerUncleanable, compaction.uncleanable);
+        cells.set(Metric::CleanerMaxDirty, compaction.max_dirty_percent);
+        cells.set(Metric::CleanerMapBytes, compaction.map_bytes);
     }
 }

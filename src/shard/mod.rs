@@ -10,6 +10,7 @@
 pub mod clients;
 pub mod cold;
 pub mod command;
+pub mod compaction;
 pub mod delete_records;
 pub mod fetch;
 pub mod gather;
@@ -43,6 +44,7 @@ use crate::control::command::ControlEvent;
 use crate::coordinator;
 use crate::net::inbound::Flow;
 use crate::partition::append::AppendRefusal;
+use crate::partition::offset_map::HashKey;
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::api_key::ApiKey;
 use crate::protocol::fetch_request::FetchRequest;
@@ -51,6 +53,7 @@ use crate::protocol::reader::DecodeError;
 use crate::ring::{Completion, Ring, Sleep};
 use clients::Clients;
 use command::{PartitionCommand, PartitionOutcome};
+use compaction::{Compaction, CompactionOptions};
 use delete_records::MovedLogStart;
 use gather::Gathering;
 use groups::Groups;
@@ -104,6 +107,7 @@ pub struct Core {
     /// Partitions that retention has yet to look at.
     retained: Vec<TopicPartition>,
     retention: RetentionOptions,
+    pub compaction: Compaction,
     /// Log starts moved whose entries aren't durable yet.
     moved: Vec<MovedLogStart>,
     /// Mail that needs a newer catalog than this shard has applied.
@@ -128,6 +132,7 @@ pub struct ShardParts {
     pub mailbox: Mailbox,
     pub group_options: coordinator::Options,
     pub retention: RetentionOptions,
+    pub compaction: CompactionOptions,
 }
 
 impl Shard {
@@ -137,9 +142,14 @@ impl Shard {
         let mut timers = Timers::default();
         timers.add(now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
         timers.add(now.plus_ms(parts.retention.check_ms.min(RETENTION_FIRST_MS)), Timer::Retention);
+        if parts.compaction.is_enabled {
+            timers.add(now.plus_ms(parts.compaction.backoff_ms), Timer::Compaction);
+        }
         let sessions = FetchSessions::new(parts.id.0, parts.mailbox.shards_count() as u16);
-        let mut seed = [0u8; 8];
+        let mut seed = [0u8; 24];
         parts.ring.entropy(&mut seed);
+        let number = |part: &[u8]| part.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        let hash_key = HashKey(number(&seed[8..16]), number(&seed[16..]));
         let mut core = Core {
             id: parts.id,
             now,
@@ -149,10 +159,7 @@ impl Shard {
             storage: parts.storage,
             metadata: parts.metadata,
             sessions,
-            groups: Groups::new(
-                parts.group_options,
-                seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
-            ),
+            groups: Groups::new(parts.group_options, number(&seed[..8])),
             scans: Slab::default(),
             mailbox: parts.mailbox,
             timers,
@@ -161,6 +168,7 @@ impl Shard {
             log_limit: LogLimit::default(),
             retained: Vec::new(),
             retention: parts.retention,
+            compaction: Compaction::new(parts.compaction, hash_key),
             moved: Vec::new(),
             early: VecDeque::new(),
             room: false,
@@ -220,7 +228,7 @@ impl Shard {
         if self.core.mailbox.is_backed_up() {
             return Sleep::Until(self.core.now.plus_ms(1));
         }
-        let due = [self.core.timers.next_at(), self.core.storage.wake_at()];
+        let due = [self.core.timers.next_at(), self.core.storage.wake_at(), self.core.compaction.wake_at()];
         due.into_iter().flatten().min().map_or(Sleep::Forever, Sleep::Until)
     }
 
@@ -267,6 +275,11 @@ impl Shard {
                 self.core.begin_retention();
                 let next = self.core.now.plus_ms(self.core.retention.check_ms);
                 self.core.timers.add(next, Timer::Retention);
+            }
+            Timer::Compaction => {
+                self.core.begin_compaction();
+                let next = self.core.now.plus_ms(self.core.compaction.backoff_ms());
+                self.core.timers.add(next, Timer::Compaction);
             }
             Timer::Groups => self.core.tick_groups(),
         }

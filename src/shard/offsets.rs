@@ -127,6 +127,7 @@ impl Core {
                 self.reply(reply_to, PartitionOutcome::Planned(Err(ReadRefusal::Offline)));
             }
             (PlanOwner::Scan(scan), plan) => self.on_scan_planned(scan, key, plan.ok()),
+            (PlanOwner::Compaction, _) => unreachable!("it reads whole segments: the disk isn't asked"),
         }
     }
 
@@ -138,7 +139,10 @@ impl Core {
         window: Result<(IoBuffer, std::ops::Range<usize>), ReadError>,
     ) {
         let key = Key::from_u56(read);
-        if let Err(error) = &window {
+        let is_compaction =
+            self.storage.plans.get(key).is_some_and(|held| matches!(held.owner, PlanOwner::Compaction));
+        let error = window.as_ref().err().cloned();
+        if let Some(error) = error.as_ref().filter(|_| !is_compaction) {
             tracing::error!(%error, "a read of the log failed");
         }
         let is_read = window.is_ok();
@@ -150,6 +154,10 @@ impl Core {
             Some(PlanOwner::Fetch(reply_to)) => reply_to,
             Some(PlanOwner::Scan(scan)) => {
                 self.on_scan_window(scan, key, window.as_deref());
+                return;
+            }
+            Some(PlanOwner::Compaction) => {
+                self.compaction.on_window(error.map_or(Ok(window.unwrap_or_default()), Err));
                 return;
             }
         };

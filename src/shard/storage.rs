@@ -71,6 +71,8 @@ pub enum PlanOwner {
     Fetch(ReplyTo),
     /// A scan of this shard.
     Scan(Key),
+    /// This shard's compaction.
+    Compaction,
 }
 
 /// How one try to append went.
@@ -272,6 +274,12 @@ impl Storage {
         let mut ids: Vec<TopicPartition> = self.by_id.keys().copied().collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Those whose records are compacted.
+    pub fn compacted_partitions(&self) -> Vec<TopicPartition> {
+        let compacted = self.slots.iter().flatten().filter(|partition| partition.config.cleanup_compact);
+        compacted.map(|partition| partition.id).collect()
     }
 
     pub fn partition(&self, id: TopicPartition) -> Option<&Partition> {

@@ -14,6 +14,8 @@ pub enum Timer {
     Connections,
     /// Look for segments over their time or size.
     Retention,
+    /// Look for partitions to compact.
+    Compaction,
     /// Something of a group coordinator is due.
     Groups,
 }

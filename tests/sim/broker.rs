@@ -22,6 +22,7 @@ use corelane::protocol::compression::Codecs;
 use corelane::ring::sim::World;
 use corelane::ring::{Ring, Sleep};
 use corelane::shard::clients::{ClientLimits, Clients};
+use corelane::shard::compaction::CompactionOptions;
 use corelane::shard::host::Host;
 use corelane::shard::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use corelane::shard::metadata::Metadata;
@@ -203,6 +204,7 @@ impl Broker {
                 mailbox: Mailbox::new(id, peers, receivers),
                 group_options: coordinator::Options::default(),
                 retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
+                compaction: CompactionOptions::default(),
             });
             (shard, Host::default())
         });

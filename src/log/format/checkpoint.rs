@@ -77,8 +77,9 @@ pub(in crate::log) const ROW_DROPPING: u32 = 1;
 /// Flag of a partition row: durable records behind its log end are missing, and it is offline.
 pub(in crate::log) const ROW_DAMAGED: u32 = 2;
 
-/// Partition row: 128 bytes, little-endian, format version 1. Segment rows, the index rows of the
-/// unsealed segments in their order, leader epochs and producers follow, each as many as counted.
+/// Partition row: 136 bytes, little-endian, format version 1. Segment rows, the index rows of the
+/// unsealed segments in their order, leader epochs, producers and the segment rows of leftovers follow,
+/// each as many as counted. A leftover is no part of the log: its files, if any, are to be removed.
 ///
 /// | at  | bytes | field              | meaning                                                   | since |
 /// |-----|-------|--------------------|-----------------------------------------------------------|-------|
@@ -99,8 +100,9 @@ pub(in crate::log) const ROW_DAMAGED: u32 = 2;
 /// | 104 |     4 | index_rows_count   |                                                           | 1     |
 /// | 108 |     4 | epochs_count       |                                                           | 1     |
 /// | 112 |     4 | producers_count    |                                                           | 1     |
-/// | 116 |     8 | lost_end           | if damaged: one past the last offset known to be lost; -1 | 1     |
-/// | 124 |     4 | reserved           |                                                           | 1     |
+/// | 116 |     4 | leftovers_count    |                                                           | 1     |
+/// | 120 |     8 | first_dirty        | offset up to which records are compacted                  | 1     |
+/// | 128 |     8 | lost_end           | if damaged: one past the last offset known to be lost; -1 | 1     |
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(in crate::log) struct PartitionRow {
@@ -121,16 +123,18 @@ pub(in crate::log) struct PartitionRow {
     pub(in crate::log) index_rows_count: U32,
     pub(in crate::log) epochs_count: U32,
     pub(in crate::log) producers_count: U32,
+    pub(in crate::log) leftovers_count: U32,
+    pub(in crate::log) first_dirty: I64,
     pub(in crate::log) lost_end: I64,
-    pub(in crate::log) reserved: U32,
 }
 
-const _: () = assert!(size_of::<PartitionRow>() == 128);
-const _: () = assert!(offset_of!(PartitionRow, lost_end) == 116);
+const _: () = assert!(size_of::<PartitionRow>() == 136);
+const _: () = assert!(offset_of!(PartitionRow, lost_end) == 128);
 const _: () = assert!(offset_of!(PartitionRow, item) == 24);
 const _: () = assert!(offset_of!(PartitionRow, flushed_segment) == 56);
 const _: () = assert!(offset_of!(PartitionRow, flags) == 96);
 const _: () = assert!(offset_of!(PartitionRow, producers_count) == 112);
+const _: () = assert!(offset_of!(PartitionRow, first_dirty) == 120);
 
 /// Flags of a segment row: its file exists and its directory entry is durable; a newer segment
 /// follows, so its length is final; it is exact and has its index; it is below the log start.

@@ -5,6 +5,7 @@ use std::mem::{offset_of, size_of};
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::checkpoint::SegmentRow;
 use super::{Sealed, VERSION};
 
 pub(in crate::log) const GROUP_MAGIC: [u8; 8] = *b"CLGROUP\0";
@@ -132,7 +133,7 @@ pub(in crate::log) const MORE_PIECES: u8 = 1;
 ///
 /// | at | bytes | field         | meaning                                                    | valid     | since |
 /// |----|-------|---------------|------------------------------------------------------------|-----------|-------|
-/// |  0 |     1 | kind          | what happened, see [`EntryKind`]                           | 1 to 14   | 1     |
+/// |  0 |     1 | kind          | what happened, see [`EntryKind`]                           | 1 to 16   | 1     |
 /// |  1 |     1 | flags         | bit 0: more pieces follow                                  | 0, 1      | 1     |
 /// |  2 |     2 | reserved      |                                                            | 0         | 1     |
 /// |  4 |     4 | payload_bytes | without the zeros behind it                                |           | 1     |
@@ -219,11 +220,16 @@ pub(in crate::log) enum EntryKind {
     Damaged = 13,
     /// The operator accepts the loss: the partition goes on where its damage cut it.
     LossAccepted = 14,
+    /// A file of `segment` with base offset `value` may be there from now on, and is no part of the log.
+    CleanBegin = 15,
+    /// `segment` takes the place of others, and is flushed with its index and its name. Payload:
+    /// [`ReplacePayload`].
+    Replace = 16,
 }
 
 impl EntryKind {
     pub(in crate::log) fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [EntryKind; 14] = [
+        const ALL: [EntryKind; 16] = [
             EntryKind::Append,
             EntryKind::Create,
             EntryKind::Drop,
@@ -238,6 +244,8 @@ impl EntryKind {
             EntryKind::Touched,
             EntryKind::Damaged,
             EntryKind::LossAccepted,
+            EntryKind::CleanBegin,
+            EntryKind::Replace,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -303,3 +311,23 @@ pub(in crate::log) struct DamagedPayload {
 const _: () = assert!(size_of::<DamagedPayload>() == 24);
 const _: () = assert!(offset_of!(DamagedPayload, log_end) == 8);
 const _: () = assert!(offset_of!(DamagedPayload, lost_end) == 16);
+/// Payload of a replace entry: 96 bytes, little-endian, format version 1.
+///
+/// | at | bytes | field       | meaning                                             | valid      | since |
+/// |----|-------|-------------|-----------------------------------------------------|------------|-------|
+/// |  0 |    72 | row         | the new segment, sealed                             |            | 1     |
+/// | 72 |     8 | first       | id of the first segment replaced                    |            | 1     |
+/// | 80 |     8 | last        | id of the last one; all between them are replaced   | < segment  | 1     |
+/// | 88 |     8 | first_dirty | offset up to which records are compacted            | >= 0       | 1     |
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(in crate::log) struct ReplacePayload {
+    pub(in crate::log) row: SegmentRow,
+    pub(in crate::log) first: U64,
+    pub(in crate::log) last: U64,
+    pub(in crate::log) first_dirty: I64,
+}
+
+const _: () = assert!(size_of::<ReplacePayload>() == 96);
+const _: () = assert!(offset_of!(ReplacePayload, first) == 72);
+const _: () = assert!(offset_of!(ReplacePayload, first_dirty) == 88);

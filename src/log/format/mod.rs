@@ -8,6 +8,7 @@
 mod checkpoint;
 mod index;
 mod journal;
+mod segment_id;
 
 pub(super) use checkpoint::{
     EpochRow, IMAGE_MAGIC, ImageHeader, PartitionRow, ProducerBatchRow, ProducerRow, ROW_DAMAGED,
@@ -16,8 +17,9 @@ pub(super) use checkpoint::{
 pub(super) use index::{INDEX_MAGIC, IndexHeader, IndexRow};
 pub(super) use journal::{
     CreatePayload, DamagedPayload, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES,
-    READY_MAGIC, ReadyStamp, RollPayload,
+    READY_MAGIC, ReadyStamp, ReplacePayload, RollPayload,
 };
+pub(super) use segment_id::{cleaned_id, generations_end, rolled_id};
 
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

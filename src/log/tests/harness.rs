@@ -1,5 +1,6 @@
 //! Harness: a lane on a simulated machine, and a model of what it must hold.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
 use crate::base::ids::{
@@ -8,8 +9,8 @@ use crate::base::ids::{
 use crate::base::random::Random;
 use crate::log::testing::Batch;
 use crate::log::{
-    AppendError, Awaited, Lane, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, Plan, PlanStart,
-    ProducerTable, ReadError, RecoveryReport, Resolved, Sequence, prepare_dir,
+    AppendError, Awaited, CleanState, Lane, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings,
+    Plan, PlanStart, ProducerTable, ReadError, RecoveryReport, Resolved, Sequence, prepare_dir,
 };
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::sim::World;
@@ -43,6 +44,24 @@ pub struct Stored {
     pub base_offset: i64,
     pub end_offset: i64,
     pub bytes: Vec<u8>,
+    /// What a cleaning supersedes it by.
+    pub key: u64,
+    /// A cleaning took it away: which one, and from which sequence on for good.
+    pub gone: Option<(u64, Sequence)>,
+}
+
+/// A cleaning in progress.
+pub struct ModelClean {
+    pub log: LogId,
+    pub number: u64,
+    /// Id of the last segment that is replaced.
+    pub last: u64,
+    /// Base offsets of the batches taken away.
+    pub removed: Vec<i64>,
+    /// Bytes that stay and weren't handed over yet, batch by batch.
+    pub kept: VecDeque<Vec<u8>>,
+    pub first_dirty: i64,
+    pub finished: bool,
 }
 
 #[derive(Clone)]
@@ -91,6 +110,8 @@ pub struct Harness {
     /// Bytes on disk were changed: a read may find that, and how often one did.
     pub expects_damage: bool,
     pub damage_count: u64,
+    pub clean: Option<ModelClean>,
+    cleans_count: u64,
 }
 
 pub fn recover(world: &World, options: &LaneOptions) -> Result<(Ring, Lane, RecoveryReport), LaneError> {
@@ -118,6 +139,8 @@ impl Harness {
             cut: false,
             expects_damage: false,
             damage_count: 0,
+            clean: None,
+            cleans_count: 0,
         }
     }
 
@@ -190,7 +213,8 @@ impl Harness {
         let sequence = self.lane.append(partition.log, &bytes, Offset(base_offset), epoch, wall, awaited)?;
         let patched = Batch { base_offset, leader_epoch: self.epoch, ..batch }.to_bytes();
         let end_offset = base_offset + i64::from(count);
-        partition.batches.push(Stored { base_offset, end_offset, bytes: patched });
+        let key = random.below(4);
+        partition.batches.push(Stored { base_offset, end_offset, bytes: patched, key, gone: None });
         Ok(sequence)
     }
 
@@ -228,6 +252,7 @@ impl Harness {
                 partition.acked_end = durable_end.0;
             }
         }
+        self.note_clean();
         self.events.retain(|event| {
             // The scrub tells of reads that fail, too: the power may be gone.
             let told = matches!(event, LaneEvent::Damage { .. }) && !self.expects_damage;
@@ -235,6 +260,27 @@ impl Harness {
                 matches!(event, LaneEvent::Durable { .. } | LaneEvent::Room | LaneEvent::Dropped { .. });
             !told && !noted
         });
+    }
+
+    /// A cleaning that has ended took its batches away, or was given up.
+    fn note_clean(&mut self) {
+        if self.lane.clean_state() != CleanState::None {
+            return;
+        }
+        let Some(clean) = self.clean.take() else { return };
+        let found = self.partitions.iter_mut().find(|partition| partition.log == clean.log);
+        let Some(partition) = found.filter(|model| self.lane.find(model.id) == Some(model.log)) else {
+            return;
+        };
+        if self.lane.segments(clean.log).any(|segment| segment.id == clean.last) {
+            return;
+        }
+        let sequence = Sequence(self.lane.journal.item_next);
+        for batch in &mut partition.batches {
+            if clean.removed.contains(&batch.base_offset) {
+                batch.gone = Some((clean.number, sequence));
+            }
+        }
     }
 
     /// Turns until nothing is left to do, or the lane is fenced.
@@ -248,6 +294,131 @@ impl Harness {
             self.turn_within_ms();
         }
         panic!("the lane doesn't come to rest");
+    }
+
+    // ---- Cleaning ----------------------------------------------------------------------------
+
+    /// Begins to clean a run of sealed segments, where there is one.
+    pub fn clean_begin(&mut self, index: usize, random: &mut Random) -> bool {
+        let log = self.partitions[index].log;
+        self.lane.settle_rolled(&mut self.ring, log, u64::MAX);
+        let sealed: Vec<_> = self.lane.segments(log).filter(|segment| segment.sealed).collect();
+        if sealed.is_empty() || self.clean.is_some() {
+            return false;
+        }
+        let first = random.below(sealed.len() as u64) as usize;
+        let last = (first + random.below(3) as usize).min(sealed.len() - 1);
+        self.clean_run(index, sealed[first].id, sealed[last].id)
+    }
+
+    /// Batches go that a later durable one has the key of.
+    pub fn clean_run(&mut self, index: usize, first: u64, last: u64) -> bool {
+        let model = &self.partitions[index];
+        let log = model.log;
+        let run: Vec<_> =
+            self.lane.segments(log).filter(|segment| (first..=last).contains(&segment.id)).collect();
+        let (from, to) = (run[0].base_offset.0, run[run.len() - 1].end_offset.0);
+        let mut newest = BTreeMap::new();
+        for batch in model.batches.iter().filter(|batch| batch.end_offset <= model.acked_end) {
+            newest.insert(batch.key, batch.base_offset);
+        }
+        let here =
+            |batch: &&Stored| batch.base_offset >= from && batch.end_offset <= to && batch.gone.is_none();
+        let stays =
+            |batch: &&Stored| newest.get(&batch.key).is_none_or(|newest| *newest <= batch.base_offset);
+        let batches: Vec<&Stored> = model.batches.iter().filter(here).collect();
+        let clean = ModelClean {
+            log,
+            number: self.cleans_count + 1,
+            last,
+            removed: batches.iter().filter(|batch| !stays(batch)).map(|batch| batch.base_offset).collect(),
+            kept: batches.iter().filter(|batch| stays(batch)).map(|batch| batch.bytes.clone()).collect(),
+            first_dirty: to,
+            finished: false,
+        };
+        if !self.lane.clean_begin(log, first, last) {
+            return false;
+        }
+        self.cleans_count += 1;
+        self.clean = Some(clean);
+        true
+    }
+
+    /// Hands over what the lane takes now.
+    pub fn clean_some(&mut self) {
+        while self.lane.clean_state() == CleanState::Takes
+            && let Some(clean) = self.clean.as_mut().filter(|clean| !clean.finished)
+        {
+            match clean.kept.pop_front() {
+                Some(bytes) => self.lane.clean_write(&mut self.ring, &bytes),
+                None => {
+                    clean.finished = true;
+                    self.lane.clean_finish(&mut self.ring, Offset(clean.first_dirty));
+                }
+            }
+        }
+    }
+
+    /// Cleans to the end, or until the lane is fenced.
+    pub fn clean_through(&mut self) {
+        for _ in 0..10_000 {
+            if self.clean.is_none() || self.cut || self.lane.fenced().is_some() {
+                return;
+            }
+            self.clean_some();
+            self.housekeep();
+            self.turn_within_ms();
+        }
+        panic!("the cleaning doesn't end");
+    }
+
+    /// Which of the batches that a cleaning took, perhaps, were there after a crash: all or none.
+    fn settle_cleans(&mut self, index: usize, durable_before: Sequence) {
+        let found: BTreeSet<i64> = self.base_offsets(index).into_iter().collect();
+        let begun = self.clean.take_if(|clean| clean.log == self.partitions[index].log);
+        let model = &mut self.partitions[index];
+        let mut outcomes: BTreeMap<u64, BTreeSet<bool>> = BTreeMap::new();
+        for batch in &mut model.batches {
+            let is_begun = begun.as_ref().filter(|begun| begun.removed.contains(&batch.base_offset));
+            if let Some(begun) = is_begun {
+                batch.gone = Some((begun.number, Sequence(u64::MAX)));
+            }
+            let Some((number, sequence)) = batch.gone else { continue };
+            if batch.end_offset <= model.log_start_wanted || sequence <= durable_before {
+                batch.gone = Some((number, Sequence(0)));
+                continue;
+            }
+            if self.cut {
+                // The disk gave no answer: the next recovery tells.
+                batch.gone = Some((number, Sequence(u64::MAX)));
+                continue;
+            }
+            let is_there = found.contains(&batch.base_offset);
+            outcomes.entry(number).or_default().insert(is_there);
+            batch.gone = (!is_there).then_some((number, Sequence(0)));
+        }
+        assert!(outcomes.values().all(|seen| seen.len() == 1), "{}: old or new, not both", model.id);
+    }
+
+    /// Base offsets of all batches that are found.
+    fn base_offsets(&mut self, index: usize) -> Vec<i64> {
+        let (log, end) = (self.partitions[index].log, self.partitions[index].end());
+        let mut from = self.partitions[index].log_start_wanted;
+        let mut found = Vec::new();
+        while from < end
+            && let Some(mut plan) = self.plan(log, from, end, u64::MAX)
+        {
+            let bytes = self.read(&mut plan, 8 << 10);
+            self.lane.release(plan);
+            let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return found };
+            let mut rest = &bytes[..];
+            while let Some(header) = BatchHeader::view(rest) {
+                found.push(header.base_offset().0);
+                from = header.last_offset().0 + 1;
+                rest = &rest[header.size_bytes().expect("whole batches")..];
+            }
+        }
+        found
     }
 
     // ---- Reads -------------------------------------------------------------------------------
@@ -339,26 +510,41 @@ impl Harness {
 
     /// Reads a partition from `from` to its end in pieces, and compares.
     pub fn check_bytes(&mut self, index: usize, from: i64, bytes_max: u64) {
-        let model = self.partitions[index].clone();
-        let mut from = from;
-        while from < model.end() {
-            let Some(mut plan) = self.plan(model.log, from, model.end(), bytes_max) else {
-                assert!(self.cut || self.lane.fenced().is_some(), "{from} of {} is readable", model.end());
+        let (mut from, end) = (from, self.partitions[index].end());
+        while from < end {
+            let before = self.partitions[index].clone();
+            let first = before.batches.partition_point(|batch| batch.end_offset <= from);
+            let plan = self.plan(before.log, from, end, bytes_max);
+            // What a cleaning took away meanwhile may be in the plan or not.
+            let after = &self.partitions[index].batches[first..];
+            let left: Vec<(Stored, bool)> = before.batches[first..]
+                .iter()
+                .zip(after)
+                .filter(|(batch, _)| batch.gone.is_none())
+                .map(|(batch, after)| (batch.clone(), after.gone.is_some()))
+                .collect();
+            let is_left = left.iter().any(|(_, optional)| !optional);
+            let Some(mut plan) = plan.filter(|plan| plan.bytes() > 0) else {
+                let excused = !is_left || self.cut || self.lane.fenced().is_some();
+                assert!(excused, "{from} of {end} is readable");
                 return;
             };
-            let first = model.batches.partition_point(|batch| batch.end_offset <= from);
-            assert_eq!(
-                plan.base_offset.0, model.batches[first].base_offset,
-                "the batch that contains {from}"
-            );
             let planned = plan.bytes();
+            let base_offset = plan.base_offset.0;
             let Some(bytes) = self.read(&mut plan, 8 << 10) else { return };
             self.lane.release(plan);
             assert_eq!(bytes.len() as u64, planned);
             let mut rest = &bytes[..];
-            for batch in &model.batches[first..] {
+            let mut is_first = true;
+            for (batch, optional) in left {
                 let step = batch.bytes.len().min(rest.len());
-                assert_eq!(&rest[..step], &batch.bytes[..step], "batch at {}", batch.base_offset);
+                if optional && rest[..step] != batch.bytes[..step] {
+                    continue;
+                }
+                if std::mem::take(&mut is_first) {
+                    assert_eq!(base_offset, batch.base_offset, "the first batch from {from} on");
+                }
+                assert!(rest[..step] == batch.bytes[..step], "batch at {}", batch.base_offset);
                 rest = &rest[step..];
                 if step < batch.bytes.len() {
                     break;
@@ -443,7 +629,11 @@ impl Harness {
             model.log_start_sequence = Sequence(0);
         }
         self.durable = self.lane.durable();
+        // Of a partition that is gone with it.
+        let alive = |clean: &ModelClean| self.partitions.iter().any(|model| model.log == clean.log);
+        self.clean = self.clean.take().filter(alive);
         for index in 0..self.partitions.len() {
+            self.settle_cleans(index, durable_before);
             let start = self.partitions[index].log_start_wanted;
             self.check_bytes(index, start, 64 << 10);
             self.cut &= !self.expects_damage;

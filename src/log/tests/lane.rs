@@ -7,7 +7,7 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::random::Random;
 use crate::log::{AppendError, Control, LaneError, LaneOptions, dump_dir, dump_file, verify};
 use crate::ring::sim::World;
-use crate::ring::{IoError, Sleep};
+use crate::ring::{IoError, Ring, Sleep};
 
 #[test]
 fn an_append_is_durable_after_one_group_and_readable_at_once() {
@@ -276,7 +276,7 @@ fn filled(seed: u64) -> Harness {
 fn verify_finds_nothing_after_a_crash_and_any_flipped_byte_of_a_sealed_segment() {
     let mut harness = filled(10);
     harness.world.kill();
-    let mut ring = crate::ring::Ring::simulated(&harness.world);
+    let mut ring = Ring::simulated(&harness.world);
     let mut check = |world: &crate::ring::sim::World| {
         world.advance(0);
         verify(&mut ring, &harness.options.dir, OWNER, &mut |_| {}).expect("the directory is there")
@@ -379,4 +379,173 @@ fn a_busy_lane_makes_room() {
         }
     }
     assert!(refused_options > 0 && busy_count > 100, "{refused_options} refused, {busy_count} busy");
+}
+
+/// Appends until the partition has `count` sealed segments.
+fn fill_sealed(harness: &mut Harness, index: usize, random: &mut Random, count: usize) {
+    let log = harness.partitions[index].log;
+    while harness.lane.segments(log).filter(|segment| segment.sealed).count() < count {
+        harness.append(index, random, 2_000).ok();
+        harness.lane.settle_rolled(&mut harness.ring, log, u64::MAX);
+        harness.housekeep();
+        harness.turn_within_ms();
+        assert!(harness.lane.fenced().is_none());
+    }
+    harness.settle();
+}
+
+fn segment_files(harness: &Harness) -> Vec<String> {
+    harness.world.files().into_iter().filter(|path| path.contains("/partitions/")).collect()
+}
+
+#[test]
+fn a_cleaned_run_of_segments_reads_as_what_was_left_of_it() {
+    let mut harness = Harness::new(20, small_options());
+    let mut random = Random::new(20);
+    let index = harness.create(id(1), 8 << 10);
+    fill_sealed(&mut harness, index, &mut random, 6);
+    let log = harness.partitions[index].log;
+    let end = harness.partitions[index].end();
+    // One that was planned before keeps the bytes of before.
+    let mut before = harness.plan(log, 0, end, 1 << 20).expect("there is something");
+    let model = harness.partitions[index].clone();
+    let segments: Vec<_> = harness.lane.segments(log).collect();
+    assert!(harness.clean_run(index, segments[1].id, segments[3].id));
+    assert!(!harness.lane.clean_begin(log, segments[0].id, segments[0].id), "one at a time");
+    harness.clean_through();
+    let gone = |harness: &Harness| {
+        harness.partitions[index].batches.iter().filter(|batch| batch.gone.is_some()).count()
+    };
+    assert!(gone(&harness) > 3, "{} batches were taken", gone(&harness));
+    let after: Vec<_> = harness.lane.segments(log).collect();
+    assert_eq!(after.len(), segments.len() - 2);
+    assert_eq!(after[1].base_offset, segments[1].base_offset);
+    assert_eq!(after[1].end_offset, segments[3].end_offset);
+    assert!(after.windows(2).all(|pair| pair[0].id < pair[1].id), "ids keep the order of offsets");
+    let bytes: u64 = segments[1..4].iter().map(|segment| segment.bytes).sum();
+    assert!(after[1].bytes < bytes && after[1].sealed);
+    for from in 0..end {
+        harness.check_bytes(index, from, 3_000);
+    }
+    let read = harness.read(&mut before, 8 << 10).expect("nothing fails");
+    let all: Vec<u8> = model.batches.iter().flat_map(|batch| batch.bytes.clone()).collect();
+    assert!(all.starts_with(&read) && !read.is_empty());
+    let named = |harness: &Harness, segment: u64| {
+        segment_files(harness).iter().filter(|path| path.contains(&format!(".{segment}."))).count()
+    };
+    harness.settle();
+    assert_eq!(named(&harness, segments[1].id), 2, "what is leased stays");
+    harness.lane.release(before);
+    harness.settle();
+    for segment in &segments[1..4] {
+        assert_eq!(named(&harness, segment.id), 0, "what was replaced is removed");
+    }
+    harness.world.kill();
+    let report = verify(&mut Ring::simulated(&harness.world), &harness.options.dir, OWNER, &mut |_| {});
+    assert_eq!(report.expect("the directory is there").problems, Vec::<String>::new());
+    let (ring, lane, _) = recover(&harness.world, &harness.options).expect("it is intact");
+    (harness.ring, harness.lane) = (ring, lane);
+    harness.check_recovered();
+    assert_eq!(harness.lane.first_dirty(log), segments[3].end_offset);
+    let again: Vec<_> = harness.lane.segments(log).map(|segment| segment.id).collect();
+    assert_eq!(again, after.iter().map(|segment| segment.id).collect::<Vec<_>>());
+    // What was cleaned is cleaned again, with its neighbours.
+    assert!(harness.clean_run(index, again[0], again[2]));
+    harness.clean_through();
+    harness.check_bytes(index, 0, 5_000);
+    harness.lane.clean_stop(&mut harness.ring).expect("nothing fails");
+}
+
+#[test]
+fn a_cleaning_that_was_given_up_leaves_no_file() {
+    for how in ["cancelled", "log start", "dropped", "killed"] {
+        let mut harness = Harness::new(21, small_options());
+        let mut random = Random::new(21);
+        let index = harness.create(id(1), 8 << 10);
+        fill_sealed(&mut harness, index, &mut random, 4);
+        let log = harness.partitions[index].log;
+        let segments: Vec<_> = harness.lane.segments(log).collect();
+        assert!(harness.clean_run(index, segments[1].id, segments[2].id));
+        let output = format!(".{}.log", segments[2].id + 1);
+        while !segment_files(&harness).iter().any(|path| path.ends_with(&output)) {
+            harness.housekeep();
+            harness.turn_within_ms();
+        }
+        match how {
+            "cancelled" => harness.lane.clean_cancel(),
+            "log start" => {
+                let start = segments[1].end_offset;
+                harness.partitions[index].log_start_wanted = start.0;
+                harness.lane.advance_log_start(log, start).expect("there is room");
+            }
+            "dropped" => {
+                harness.lane.drop_partition(log, 2);
+            }
+            _ => {
+                harness.world.kill();
+                let (ring, lane, _) = recover(&harness.world, &harness.options).expect("it is intact");
+                (harness.ring, harness.lane) = (ring, lane);
+                harness.check_recovered();
+            }
+        }
+        harness.clean_through();
+        (0..5).for_each(|_| harness.settle());
+        assert!(!segment_files(&harness).iter().any(|path| path.ends_with(&output)), "{how}");
+        match how {
+            "dropped" => assert_eq!(segment_files(&harness), Vec::<String>::new()),
+            _ => {
+                let start = harness.partitions[index].log_start_wanted;
+                harness.check_bytes(index, start, 1 << 20);
+                // It can be done another time.
+                let ids: Vec<_> = harness.lane.segments(log).map(|segment| segment.id).collect();
+                assert!(harness.clean_run(index, ids[0], ids[1]), "{how}");
+                harness.clean_through();
+                harness.check_bytes(index, start, 1 << 20);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_failing_operation_of_a_cleaning_is_survived_or_fences() {
+    for error in [IoError::Os(5), IoError::NoSpace] {
+        let (mut fenced_count, mut replaced_count) = (0, 0);
+        for number in 1.. {
+            let mut harness = Harness::new(22, small_options());
+            let mut random = Random::new(22);
+            let index = harness.create(id(1), 8 << 10);
+            fill_sealed(&mut harness, index, &mut random, 4);
+            let log = harness.partitions[index].log;
+            let segments: Vec<_> = harness.lane.segments(log).collect();
+            let before = harness.world.operations_count();
+            harness.world.fail_operation(number, error);
+            assert!(harness.clean_run(index, segments[0].id, segments[2].id));
+            harness.clean_through();
+            harness.append(index, &mut random, 2_000).ok();
+            for _ in 0..5 {
+                if harness.lane.fenced().is_none() {
+                    harness.settle();
+                }
+            }
+            let done = harness.world.operations_count() - before < number;
+            fenced_count += u64::from(harness.lane.fenced().is_some());
+            replaced_count += harness.lane.stats().cleans_count;
+            if harness.lane.fenced().is_none() {
+                harness.check_bytes(index, 0, 1 << 20);
+            }
+            harness.world.kill();
+            let (ring, lane, _) = recover(&harness.world, &harness.options).expect("a restart serves again");
+            (harness.ring, harness.lane) = (ring, lane);
+            harness.check_recovered();
+            (0..5).for_each(|_| harness.settle());
+            let segments_count = harness.lane.segments(log).count();
+            let logs = segment_files(&harness).iter().filter(|path| path.ends_with(".log")).count();
+            assert!(logs <= segments_count, "{error:?} {number}: {logs} files of {segments_count} segments");
+            if done {
+                assert!(number > 15, "the run has operations enough");
+                break;
+            }
+        }
+        assert!(fenced_count > 3 && replaced_count > 3, "{error:?} {fenced_count} {replaced_count}");
+    }
 }

@@ -85,9 +85,13 @@ fn add(sum: &mut LaneStats, stats: &LaneStats) {
     sum.disk_reads_count += stats.disk_reads_count;
     sum.busy_count += stats.busy_count;
     sum.rolls_count += stats.rolls_count;
+    sum.cleans_count += stats.cleans_count;
 }
 
 fn step(harness: &mut Harness, random: &mut Random, names: &mut u8, batch_bytes_max: u64) {
+    if random.chance(1, 4) {
+        harness.clean_some();
+    }
     match random.below(100) {
         0..60 => append(harness, random, batch_bytes_max),
         60..80 => harness.turn(Sleep::No),
@@ -114,9 +118,23 @@ fn step(harness: &mut Harness, random: &mut Random, names: &mut u8, batch_bytes_
         }
         96 => harness.world.advance(random.below(1_500)),
         97 => harness.settle(),
+        98 | 99 => clean(harness, random),
         _ => {
             harness.housekeep();
         }
+    }
+}
+
+/// Begins a cleaning, goes on with one, or gives it up.
+fn clean(harness: &mut Harness, random: &mut Random) {
+    if harness.clean.is_none()
+        && let Some(index) = pick(harness, random)
+    {
+        harness.clean_begin(index, random);
+    } else if random.chance(1, 10) {
+        harness.lane.clean_cancel();
+    } else if random.chance(1, 3) {
+        harness.clean_through();
     }
 }
 
@@ -250,6 +268,12 @@ fn recycling_before_the_flush_is_caught() {
     assert!(caught.is_some(), "the instrument is blind: 1,000 seeds lost nothing");
 }
 
+#[test]
+fn replacing_segments_before_the_flush_is_caught() {
+    let caught = seeds_until_caught(Control::ReplaceBeforeFlush, 1_000);
+    assert!(caught.is_some(), "the instrument is blind: 1,000 seeds lost nothing");
+}
+
 /// A run that never meets a path proves nothing about it.
 #[test]
 fn the_seeds_meet_every_path() {
@@ -266,6 +290,7 @@ fn the_seeds_meet_every_path() {
         sum.disk_reads_count,
         sum.busy_count,
         sum.rolls_count,
+        sum.cleans_count,
     ];
     assert!(least.iter().all(|count| *count >= 20), "{sum:?}");
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::clients::{ClientLimits, Clients};
+use super::compaction::CompactionOptions;
 use super::host::Host;
 use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use super::metadata::Metadata;
@@ -149,6 +150,7 @@ impl Machine {
                 mailbox: Mailbox::new(id, peers, receivers),
                 group_options: coordinator::Options::default(),
                 retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
+                compaction: CompactionOptions::default(),
             });
             self.shards.push((shard, Host::default()));
         }
