@@ -27,7 +27,7 @@ use super::read::Reads;
 use super::segment::{self, Segment};
 use super::stats::LaneStats;
 use super::tail::TailPool;
-use crate::base::ids::{LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
+use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
 use crate::protocol::record_batch::BatchHeader;
 
 pub struct Lane {
@@ -362,6 +362,22 @@ impl Lane {
             begun: WallMs(segment.wall_ms),
             active: !segment.rolled,
         })
+    }
+
+    pub fn id(&self) -> LaneId {
+        self.options.lane
+    }
+
+    /// The owner byte of its operations' tokens.
+    pub fn owner(&self) -> u8 {
+        self.options.owner
+    }
+
+    /// Another lane of its log directory is fenced: this one takes nothing any more either.
+    pub fn fence_with_directory(&mut self, what: &str) {
+        if self.fenced.is_none() {
+            self.fenced = Some(what.to_owned());
+        }
     }
 
     /// Why the lane takes nothing any more.

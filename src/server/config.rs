@@ -82,8 +82,12 @@ pub const FIELDS: &[Field] = &[
         "PLAINTEXT://127.0.0.1:9092",
         "Addresses to listen on, NAME://host:port with commas. A host of 0.0.0.0 or none listens everywhere; a port of 0 takes a free one.",
     ),
-    field("log.dir", "", "One log directory; used when log.dirs isn't given."),
-    field("log.dirs", "./corelane-data", "Log directory. This version takes exactly one."),
+    field("log.dir", "", "Log directories; used when log.dirs isn't given."),
+    field(
+        "log.dirs",
+        "./corelane-data",
+        "Log directories with commas, one per disk. The first holds the metadata, too. A new partition goes where the fewest are.",
+    ),
     field(
         "log.retention.check.interval.ms",
         "300000",
@@ -137,7 +141,8 @@ pub enum Cores {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node: NodeId,
-    pub log_dir: PathBuf,
+    /// Never empty; the first holds the metadata.
+    pub log_dirs: Vec<PathBuf>,
     pub listeners: Vec<Listener>,
     /// One per listener, in its order.
     pub advertised: Vec<Advertised>,
@@ -241,7 +246,6 @@ impl Config {
         let reader = Reader { settings };
         let (listeners, advertised) = listeners(&reader)?;
         let admin = reader.text("admin.listener");
-        let log_dirs = reader.text("log.dirs");
         let journal_bytes = reader.number("journal.bytes", 4 << 20, 1 << 40)? as u64;
         let batch_bytes = u64::from(topic_defaults.max_message_bytes);
         if journal_bytes < JOURNAL_PER_BATCH * batch_bytes {
@@ -249,12 +253,9 @@ impl Config {
             let why = format!("a batch of message.max.bytes = {batch_bytes} needs at least {least}");
             return Err(reader.wrong("journal.bytes", &why));
         }
-        if log_dirs.contains(',') {
-            return Err(reader.wrong("log.dirs", "this version takes exactly one log directory"));
-        }
         Ok(Self {
             node: NodeId(reader.number("node.id", 0, i64::from(i32::MAX))? as i32),
-            log_dir: PathBuf::from(log_dirs),
+            log_dirs: log_dirs(&reader)?,
             listeners,
             advertised,
             admin: match admin.trim() {
@@ -301,6 +302,21 @@ impl Config {
             warnings,
         })
     }
+}
+
+fn log_dirs(reader: &Reader) -> Result<Vec<PathBuf>, ConfigError> {
+    let text = reader.text("log.dirs");
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in text.split(',').map(str::trim).filter(|dir| !dir.is_empty()).map(PathBuf::from) {
+        if dirs.contains(&dir) {
+            return Err(reader.wrong("log.dirs", &format!("{} is given twice", dir.display())));
+        }
+        dirs.push(dir);
+    }
+    if dirs.is_empty() {
+        return Err(reader.wrong("log.dirs", "at least one log directory is needed"));
+    }
+    Ok(dirs)
 }
 
 /// Takes the settings that are defaults of topic settings out of `settings`.
@@ -492,7 +508,8 @@ mod tests {
             ("advertised.listeners", "OTHER://h:1"),
             ("cores", "a"),
             ("auto.create.topics.enable", "yes"),
-            ("log.dirs", "/a,/b"),
+            ("log.dirs", "/a,/b, /a"),
+            ("log.dirs", " ,"),
             ("segment.bytes", "1"),
             ("log.segment.bytes", "1"),
         ];
@@ -500,6 +517,15 @@ mod tests {
             let error = read(&[(name, value)]).expect_err(name);
             assert!(error.contains(name) && error.contains("test"), "{error}");
         }
+    }
+
+    #[test]
+    fn several_log_directories() {
+        let dirs = |pairs: &[(&str, &str)]| read(pairs).expect("valid").log_dirs;
+        assert_eq!(dirs(&[]), [PathBuf::from("./corelane-data")]);
+        assert_eq!(dirs(&[("log.dirs", "/a, /b,")]), [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(dirs(&[("log.dir", "/a,/b")]).len(), 2);
+        assert_eq!(dirs(&[("log.dir", "/a,/b"), ("log.dirs", "/c")]), [PathBuf::from("/c")]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::data_dir::DataDir;
+use super::log_dirs::DirLock;
 use crate::log;
 use crate::ring::{Ring, RingOptions};
 
@@ -20,11 +20,11 @@ fn ring() -> Result<Ring, String> {
 }
 
 /// Locks a folder that is there: nothing is made by looking.
-fn lock(dir: &Path) -> Result<DataDir, String> {
+fn lock(dir: &Path) -> Result<DirLock, String> {
     if !dir.join("lanes").is_dir() {
-        return Err(format!("{} is no data folder: it has no lanes", dir.display()));
+        return Err(format!("{} is no log directory: it has no lanes", dir.display()));
     }
-    DataDir::open(dir)
+    DirLock::take(dir)
 }
 
 /// Prints journals, checkpoints, segments and indexes readably: of a data folder, or one file of it.

@@ -6,18 +6,21 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::config::Config;
+use super::log_dirs::PlacedLane;
 use crate::api::Endpoint;
 use crate::api::describe_configs::BrokerSetting;
-use crate::base::ids::{LaneId, ShardId};
+use crate::base::ids::{DirectoryId, ShardId};
 use crate::base::queue::Receiver;
 use crate::catalog::{Catalog, MetadataRecord};
 use crate::control::ControlHandle;
 use crate::coordinator;
 use crate::log::{Lane, LaneOptions};
 use crate::metrics::Cells;
+use crate::metrics::directory::DirectoryCells;
 use crate::protocol::cold::COLD_BYTES_MAX;
 use crate::ring::{ListenerId, Ring, RingOptions, Waker};
 use crate::shard::clients::{ClientLimits, Clients};
+use crate::shard::directories::Directories;
 use crate::shard::mail::{Mail, Mailbox, Peer};
 use crate::shard::metadata::Metadata;
 use crate::shard::storage::Storage;
@@ -32,7 +35,7 @@ const GROUP_BYTES_MAX: u64 = 4 << 20;
 pub struct ShardSetup {
     pub id: ShardId,
     pub core: Option<usize>,
-    pub lanes: Vec<LaneId>,
+    pub lanes: Vec<PlacedLane>,
     pub config: Config,
     pub broker_settings: Vec<BrokerSetting>,
     pub records: Vec<MetadataRecord>,
@@ -47,12 +50,16 @@ pub struct Built {
     pub partitions_count: usize,
     pub journal_bytes: u64,
     pub recovery_ms: u64,
+    /// Lanes that couldn't be recovered, and why.
+    pub failed: Vec<(PlacedLane, String)>,
 }
 
 /// The last thing a shard needs before it serves.
 pub struct Peers {
     pub mailbox: (Vec<Option<Peer>>, Vec<Receiver<Mail>>),
     pub endpoints: Vec<Endpoint>,
+    /// The log directories in use.
+    pub directories: Vec<(DirectoryId, &'static DirectoryCells)>,
 }
 
 /// The server's side of the steps.
@@ -130,25 +137,40 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
     let mut ring = Ring::kernel(&RingOptions::default()).map_err(|error| error.to_string())?;
     let began = Instant::now();
     let mut lanes = Vec::new();
-    let mut built = Built { waker: ring.waker(), partitions_count: 0, journal_bytes: 0, recovery_ms: 0 };
-    for (index, lane) in setup.lanes.iter().enumerate() {
-        let mut options = LaneOptions::new(setup.config.log_dir.clone(), *lane, Storage::token_owner(index));
-        options.journal_bytes = setup.config.journal_bytes;
-        options.journal_files_count = JOURNAL_FILES_COUNT;
-        options.tail_pool_bytes = setup.config.tail_pool_bytes.min(setup.config.journal_bytes / 2);
-        options.group_bytes_max =
-            GROUP_BYTES_MAX.min(setup.config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32;
-        let (recovered, report) = Lane::recover(&mut ring, options)
-            .map_err(|error| format!("lane {} can't be recovered: {error}", lane.0))?;
-        if let Some(torn) = &report.torn_group {
-            tracing::info!(lane = lane.0, torn, "a torn last group was cut; it was never acknowledged");
+    let mut built = Built {
+        waker: ring.waker(),
+        partitions_count: 0,
+        journal_bytes: 0,
+        recovery_ms: 0,
+        failed: Vec::new(),
+    };
+    for (index, placed) in setup.lanes.iter().enumerate() {
+        let options = lane_options(&setup.config, placed, Storage::token_owner(index));
+        match Lane::recover(&mut ring, options) {
+            Ok((lane, report)) => {
+                if let Some(torn) = &report.torn_group {
+                    let lane = placed.lane.0;
+                    tracing::info!(lane, torn, "a torn last group was cut; it was never acknowledged");
+                }
+                built.partitions_count += report.partitions_count;
+                built.journal_bytes += report.journal_bytes;
+                lanes.push(lane);
+            }
+            Err(error) => built.failed.push((placed.clone(), error.to_string())),
         }
-        built.partitions_count += report.partitions_count;
-        built.journal_bytes += report.journal_bytes;
-        lanes.push(recovered);
     }
     built.recovery_ms = began.elapsed().as_millis() as u64;
-    Ok((ring, Storage::new(setup.id, lanes, setup.lanes.clone(), setup.worker.clone()), built))
+    Ok((ring, Storage::new(setup.id, lanes, setup.worker.clone()), built))
+}
+
+fn lane_options(config: &Config, placed: &PlacedLane, owner: u8) -> LaneOptions {
+    let mut options = LaneOptions::new(placed.dir.clone(), placed.lane, owner);
+    options.journal_bytes = config.journal_bytes;
+    options.journal_files_count = JOURNAL_FILES_COUNT;
+    options.tail_pool_bytes = config.tail_pool_bytes.min(config.journal_bytes / 2);
+    options.group_bytes_max =
+        GROUP_BYTES_MAX.min(config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32;
+    options
 }
 
 fn listen_all(
@@ -177,6 +199,10 @@ fn serve_until_stopped(
     let config = setup.config;
     let mut catalog = Catalog::new(config.node, config.topic_defaults.clone());
     setup.records.iter().for_each(|record| catalog.apply(record));
+    let known: Vec<DirectoryId> = catalog.directories.iter().map(|known| known.id).collect();
+    for id in known.into_iter().filter(|id| peers.directories.iter().all(|(used, _)| used != id)) {
+        catalog.directories.fail(id);
+    }
     let limits = ClientLimits {
         request_bytes_max: config.request_bytes_max,
         cold_request_bytes_max: COLD_BYTES_MAX,
@@ -199,6 +225,7 @@ fn serve_until_stopped(
         storage,
         metadata,
         mailbox: Mailbox::new(setup.id, others, receivers),
+        directories: Directories::new(peers.directories),
         retention_check_ms: config.retention_check_ms,
         group_options: coordinator::Options {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,

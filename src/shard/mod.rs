@@ -11,6 +11,7 @@ pub mod clients;
 pub mod cold;
 pub mod command;
 pub mod delete_records;
+pub mod directories;
 pub mod fetch;
 pub mod gather;
 pub mod groups;
@@ -52,6 +53,7 @@ use crate::ring::{Completion, Ring, Sleep};
 use clients::Clients;
 use command::{PartitionCommand, PartitionOutcome};
 use delete_records::MovedLogStart;
+use directories::Directories;
 use gather::Gathering;
 use groups::Groups;
 use log_limit::LogLimit;
@@ -100,6 +102,7 @@ pub struct Core {
     pub work: VecDeque<Work>,
     pub spare: Spare,
     pub log_limit: LogLimit,
+    pub directories: Directories,
     /// Partitions that retention has yet to look at.
     retained: Vec<TopicPartition>,
     retention_check_ms: u64,
@@ -125,6 +128,7 @@ pub struct ShardParts {
     pub storage: Storage,
     pub metadata: Metadata,
     pub mailbox: Mailbox,
+    pub directories: Directories,
     pub group_options: coordinator::Options,
     /// Between two looks of retention.
     pub retention_check_ms: u64,
@@ -133,6 +137,11 @@ pub struct ShardParts {
 impl Shard {
     pub fn new(mut parts: ShardParts) -> Self {
         let (now, wall) = (parts.ring.now(), parts.ring.wall_now());
+        for lane in &mut parts.storage.lanes {
+            if parts.metadata.catalog.directories.is_failed(lane.id()) {
+                lane.fence_with_directory("another lane of its log directory couldn't be recovered");
+            }
+        }
         parts.storage.reconcile(&parts.metadata.catalog, wall);
         let mut timers = Timers::default();
         timers.add(now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
@@ -159,6 +168,7 @@ impl Shard {
             work: VecDeque::new(),
             spare: Spare::default(),
             log_limit: LogLimit::default(),
+            directories: parts.directories,
             retained: Vec::new(),
             retention_check_ms: parts.retention_check_ms,
             moved: Vec::new(),
@@ -297,6 +307,7 @@ impl Shard {
             Mail::Window { plan, bytes_max, reply_to } => self.on_window_asked(plan, bytes_max, reply_to),
             Mail::WindowDone { request, window } => self.core.on_window(&mut self.ring, request, window),
             Mail::Release { plan } => self.core.release(plan),
+            Mail::DirectoryFailed { directory, what } => self.core.fail_directory(directory, &what),
             Mail::Recompressed { target, batch } => self.core.on_recompressed(target, batch),
             Mail::Stop => self.core.begin_stop(&mut self.ring),
         }
@@ -304,6 +315,12 @@ impl Shard {
 
     /// Carries a command for a partition of this shard out.
     pub fn execute(&mut self, target: TopicPartition, command: PartitionCommand, reply_to: ReplyTo) {
+        if self.core.metadata.catalog.is_offline(target)
+            && let Some(outcome) = command.refused_offline()
+        {
+            self.core.reply(reply_to, outcome);
+            return;
+        }
         let outcome = match command {
             PartitionCommand::Append { batch, append } => {
                 match self.core.storage.append(target, &batch, append, reply_to, self.core.wall) {
@@ -330,6 +347,7 @@ impl Shard {
             PartitionCommand::EpochEnd { current, asked } => {
                 PartitionOutcome::EpochEnd(self.core.epoch_end(target, current, asked))
             }
+            PartitionCommand::Size => PartitionOutcome::Size(self.core.storage.size_bytes(target)),
             PartitionCommand::DeleteRecords { before } => {
                 match self.core.delete_records(target, before, reply_to) {
                     Some(outcome) => PartitionOutcome::DeletedRecords(outcome),
@@ -378,6 +396,7 @@ impl Core {
             PartitionOutcome::Planned(outcome) => self.on_planned(request, part, outcome),
             PartitionOutcome::ListedOffset(_)
             | PartitionOutcome::EpochEnd(_)
+            | PartitionOutcome::Size(_)
             | PartitionOutcome::DeletedRecords(_) => {
                 self.settle_gather(request, Some((part, outcome)));
             }
@@ -517,6 +536,7 @@ impl Core {
                 }
                 MetadataRecord::ClusterCreated { .. }
                 | MetadataRecord::NodeStarted { .. }
+                | MetadataRecord::DirectoryOpened { .. }
                 | MetadataRecord::TopicCreated { .. }
                 | MetadataRecord::ProducerIdsReserved { .. } => {}
             }

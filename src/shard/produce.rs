@@ -73,6 +73,10 @@ impl Core {
 
     fn append(&mut self, accepted: Accepted<'_>, options: AppendOptions, reply_to: ReplyTo) {
         let (target, batch) = (accepted.target, accepted.batch);
+        if self.metadata.catalog.is_offline(target) {
+            self.on_appended(reply_to, Err(AppendRefusal::StorageError));
+            return;
+        }
         match self.owner(target) {
             Some(owner) if owner != self.id => {
                 let command = PartitionCommand::Append { batch: batch.to_vec(), append: options };
@@ -179,7 +183,7 @@ impl Core {
         }
     }
 
-    fn progress(&mut self, shard: ShardId, request: Key) {
+    pub fn progress(&mut self, shard: ShardId, request: Key) {
         if shard == self.id {
             self.on_progress(request);
         } else {
@@ -239,15 +243,6 @@ impl Core {
             self.on_appended(reply_to, outcome);
         }
         self.resume_paused();
-    }
-
-    fn on_fenced(&mut self, lane: usize, what: &str) {
-        tracing::error!(what, "the log directory is fenced: nothing more is acknowledged until a restart");
-        let waiting: Vec<ReplyTo> = self.storage.drain_produce_waiters(lane);
-        for reply_to in waiting {
-            self.on_appended(reply_to, Err(AppendRefusal::StorageError));
-        }
-        self.room = true;
     }
 
     /// The place of the next response of a connection.

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::command::AppendOptions;
 use super::worker::{self, Chore, Job, WorkerHandle};
-use crate::base::ids::{LaneId, MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
+use crate::base::ids::{MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
@@ -101,7 +101,6 @@ pub enum PlanState {
 
 pub struct Storage {
     pub lanes: Vec<Lane>,
-    lane_ids: Vec<LaneId>,
     slots: Vec<Option<Partition>>,
     by_id: HashMap<TopicPartition, u32, BuildHasherDefault<Fnv>>,
     by_log: HashMap<(usize, LogId), u32, BuildHasherDefault<Fnv>>,
@@ -126,10 +125,9 @@ impl Storage {
         LANE_TOKEN_OWNER_FIRST + u8::try_from(index).expect("a shard hosts few lanes")
     }
 
-    pub fn new(shard: ShardId, lanes: Vec<Lane>, lane_ids: Vec<LaneId>, worker: WorkerHandle) -> Self {
+    pub fn new(shard: ShardId, lanes: Vec<Lane>, worker: WorkerHandle) -> Self {
         Self {
             lanes,
-            lane_ids,
             slots: Vec::new(),
             by_id: HashMap::default(),
             by_log: HashMap::default(),
@@ -182,6 +180,8 @@ impl Storage {
         let settings = Self::settings(catalog, id);
         match self.lanes[lane].create_partition(id, catalog.epoch(), settings, wall) {
             Ok((log, _)) => self.open(catalog, lane, log, id),
+            // It is created after the restart.
+            Err(AppendError::Fenced) => {}
             Err(_) => self.uncreated.push(id),
         }
     }
@@ -222,7 +222,7 @@ impl Storage {
 
     fn lane_of(&self, catalog: &Catalog, id: TopicPartition) -> Option<usize> {
         let hosted = catalog.lane_of(id)?;
-        self.lane_ids.iter().position(|lane| *lane == hosted)
+        self.lanes.iter().position(|lane| lane.id() == hosted)
     }
 
     fn open(&mut self, catalog: &Catalog, lane: usize, log: LogId, id: TopicPartition) {
@@ -284,6 +284,13 @@ impl Storage {
 
     pub fn partition_of_log(&mut self, lane: usize, log: LogId) -> Option<&mut Partition> {
         self.slots[*self.by_log.get(&(lane, log))? as usize].as_mut()
+    }
+
+    /// Bytes of a partition's segments; `None` where it doesn't live here.
+    pub fn size_bytes(&self, id: TopicPartition) -> Option<u64> {
+        let partition = self.partition(id)?;
+        let segments = self.lanes[partition.lane].segments(partition.log);
+        Some(segments.map(|segment| segment.bytes).sum())
     }
 
     pub fn partitions_count(&self) -> usize {
@@ -521,6 +528,12 @@ impl Storage {
             .collect()
     }
 
+    /// Every fetch that waits for a partition of the lane.
+    pub fn drain_fetch_waiters(&mut self, lane: usize) -> Vec<ReplyTo> {
+        let of_lane = self.slots.iter_mut().flatten().filter(|partition| partition.lane == lane);
+        of_lane.flat_map(|partition| partition.waiters.drain_fetch()).collect()
+    }
+
     // ---- Plans -------------------------------------------------------------------------------
 
     /// A place for a plan that begins.
@@ -596,7 +609,8 @@ impl Storage {
 
     /// Takes the completion of one of the lanes' operations; its events are in `events`.
     pub fn complete(&mut self, ring: &mut Ring, owner: u8, completion: Completion) {
-        let lane = usize::from(owner - LANE_TOKEN_OWNER_FIRST);
+        // A lane that couldn't be recovered may have left something in flight.
+        let Some(lane) = self.lanes.iter().position(|lane| lane.owner() == owner) else { return };
         self.lanes[lane].complete(ring, completion, &mut self.lane_events);
         self.events.extend(self.lane_events.drain(..).map(|event| (lane, event)));
     }

@@ -1,6 +1,7 @@
 //! Shards on a simulated machine, turned one by one, so that a test decides what happens in between.
 
 mod counts;
+mod directories;
 mod fenced;
 mod plans;
 mod silent;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::clients::{ClientLimits, Clients};
+use super::directories::Directories;
 use super::host::Host;
 use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use super::metadata::Metadata;
@@ -16,7 +18,9 @@ use super::storage::Storage;
 use super::worker::WorkerHandle;
 use super::{Shard, ShardParts};
 use crate::api::Endpoint;
-use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, ShardId, TopicId, TopicPartition};
+use crate::base::ids::{
+    DirectoryId, LaneId, LeaderEpoch, NodeId, PartitionId, ShardId, TopicId, TopicPartition,
+};
 use crate::base::queue::{self, Receiver, Sender};
 use crate::catalog::{Catalog, MetadataRecord, Replica};
 use crate::control::DetachedControl;
@@ -24,6 +28,7 @@ use crate::control::command::ControlEvent;
 use crate::coordinator;
 use crate::log::{Lane, LaneOptions, prepare_dir};
 use crate::metrics::Cells;
+use crate::metrics::directory::DirectoryCells;
 use crate::partition::topic_config::TopicConfig;
 use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
 use crate::protocol::compression::Codecs;
@@ -42,6 +47,9 @@ const TURNS_MAX: usize = 20_000;
 struct Machine {
     world: World,
     lanes_count: u16,
+    /// Lane n lies in the directory n mod so many.
+    directories_count: u16,
+    directories: Vec<(DirectoryId, &'static DirectoryCells)>,
     records: Vec<MetadataRecord>,
     shards: Vec<(Shard, Host)>,
     /// To every shard, from the control thread.
@@ -52,6 +60,14 @@ struct Machine {
 
 fn address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 9092))
+}
+
+fn directory_id(directory: u16) -> DirectoryId {
+    DirectoryId([directory as u8 + 1; 16])
+}
+
+fn directory_path(directory: u16) -> PathBuf {
+    PathBuf::from(format!("/data{directory}"))
 }
 
 fn target(partition: i32) -> TopicPartition {
@@ -66,6 +82,10 @@ fn catalog(records: &[MetadataRecord]) -> Catalog {
 
 impl Machine {
     fn new(shards_count: usize, lanes_count: u16) -> Self {
+        Self::with_directories(1, shards_count, lanes_count)
+    }
+
+    fn with_directories(directories_count: u16, shards_count: usize, lanes_count: u16) -> Self {
         let world = World::new(1);
         world.make_dirs(&PathBuf::from("/"));
         let mut records = vec![
@@ -77,6 +97,12 @@ impl Machine {
                 settings: Default::default(),
             },
         ];
+        records.extend((0..directories_count).map(|directory| MetadataRecord::DirectoryOpened {
+            node: NODE,
+            directory: directory_id(directory),
+            path: directory_path(directory).display().to_string(),
+            lanes: (directory..lanes_count).step_by(usize::from(directories_count)).map(LaneId).collect(),
+        }));
         records.extend((0..lanes_count).map(|lane| MetadataRecord::PartitionCreated {
             topic_id: TOPIC_ID,
             partition: PartitionId(i32::from(lane)),
@@ -86,6 +112,10 @@ impl Machine {
         let mut machine = Self {
             world,
             lanes_count,
+            directories_count,
+            directories: (0..directories_count)
+                .map(|directory| (directory_id(directory), DirectoryCells::leaked(shards_count)))
+                .collect(),
             records,
             shards: Vec::new(),
             senders: Vec::new(),
@@ -116,12 +146,12 @@ impl Machine {
                     journal_files_count: 4,
                     group_bytes_max: 1 << 20,
                     tail_pool_bytes: 2 << 20,
-                    ..LaneOptions::new(PathBuf::from("/data"), *lane, owner)
+                    ..LaneOptions::new(directory_path(lane.0 % self.directories_count), *lane, owner)
                 };
                 prepare_dir(&mut ring, &options.dir, owner).expect("no fault was asked for");
                 Lane::recover(&mut ring, options).expect("no fault was asked for").0
             });
-            let storage = Storage::new(id, recovered.collect(), lanes.clone(), WorkerHandle::new().0);
+            let storage = Storage::new(id, recovered.collect(), WorkerHandle::new().0);
             // Clients reach the first shard, so that a test knows what has to be mailed.
             let listeners =
                 if index == 0 { vec![ring.listen(address()).expect("the port is free").0] } else { vec![] };
@@ -145,6 +175,7 @@ impl Machine {
                     1,
                 ),
                 mailbox: Mailbox::new(id, peers, receivers),
+                directories: Directories::new(self.directories.clone()),
                 group_options: coordinator::Options::default(),
                 retention_check_ms: 300_000,
             });
