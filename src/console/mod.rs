@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::metrics::Cells;
+use crate::metrics::directory::DirectoryCells;
 use crate::metrics::inventory::{Kind, METRICS};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -56,15 +57,66 @@ impl Collector for Shards {
     }
 }
 
+/// Reads every log directory's cells when the page is asked for.
+struct LogDirectories(Vec<&'static DirectoryCells>);
+
+/// Name, meaning and value of each number about a log directory.
+type Number = (&'static str, &'static str, fn(&DirectoryCells) -> u64);
+
+const DIRECTORY_NUMBERS: [Number; 4] = [
+    (
+        "corelane_log_dir_state_number",
+        "0: in use, 1: short of space, 2: its disk hangs, 3: failed",
+        DirectoryCells::state,
+    ),
+    (
+        "corelane_log_dir_oldest_operation_ms",
+        "Age of the oldest operation in flight on the disk",
+        DirectoryCells::oldest_operation_ms,
+    ),
+    ("corelane_log_dir_usable_bytes", "Free space of the file system", |cells| {
+        cells.space().map_or(0, |space| space.usable_bytes)
+    }),
+    (
+        "corelane_log_dir_claimed_bytes",
+        "Free space that records in memory will take",
+        DirectoryCells::claimed_bytes,
+    ),
+];
+
+impl std::fmt::Debug for LogDirectories {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} log directories", self.0.len())
+    }
+}
+
+impl Collector for LogDirectories {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, value) in DIRECTORY_NUMBERS {
+            for cells in &self.0 {
+                let gauge = ConstGauge::new(value(cells) as i64);
+                let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+                gauge.encode(family.encode_family(&[("directory", cells.path.as_str())])?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Serves until the process ends. The listener was bound by the server.
-pub async fn serve(listener: std::net::TcpListener, cells: Vec<&'static Cells>) -> std::io::Result<()> {
+pub async fn serve(
+    listener: std::net::TcpListener,
+    cells: Vec<&'static Cells>,
+    directories: Vec<&'static DirectoryCells>,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let page = move || {
-        let cells = cells.clone();
+        let (cells, directories) = (cells.clone(), directories.clone());
         async move {
             let mut registry = Registry::default();
             registry.register_collector(Box::new(Shards(cells)));
+            registry.register_collector(Box::new(LogDirectories(directories)));
             let mut text = String::new();
             match prometheus_client::encoding::text::encode(&mut text, &registry) {
                 Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),

@@ -139,19 +139,13 @@ impl Control {
     }
 
     /// Serves commands until the process ends. `posts` has one entry per shard; `directories` are the
-    /// log directories that new partitions may go to as long as no shard has told that they failed.
-    pub async fn run(
-        mut self,
-        mut posts: Vec<Post>,
-        directories: Vec<(DirectoryId, &'static DirectoryCells)>,
-    ) {
-        let missing: Vec<DirectoryId> = self.catalog.directories.iter().map(|known| known.id).collect();
-        for id in missing.into_iter().filter(|id| directories.iter().all(|(there, _)| there != id)) {
-            self.catalog.directories.fail(id);
-        }
+    /// log directories that new partitions may go to as long as nobody has told that they failed.
+    pub async fn run(mut self, mut posts: Vec<Post>, directories: Vec<&'static DirectoryCells>) {
         while let Some(envelope) = self.receiver.recv().await {
-            for (id, _) in directories.iter().filter(|(_, cells)| cells.is_failed()) {
-                self.catalog.directories.fail(*id);
+            let known: Vec<DirectoryId> = self.catalog.directories.iter().map(|known| known.id).collect();
+            let serves = |id| directories.iter().any(|cells| cells.id == Some(id) && !cells.is_failed());
+            for id in known.into_iter().filter(|id| !serves(*id)) {
+                self.catalog.directories.fail(id);
             }
             let decision = self.decide(envelope.command);
             let outcome = self.commit(decision, &mut posts).await;

@@ -84,20 +84,21 @@ impl Lane {
     /// One bounded step of background work. Returns true when more could be done right away; false
     /// when everything waits for a completion, for new bytes, or for time.
     pub fn housekeep(&mut self, ring: &mut Ring, now: MonotonicNs, _wall: WallMs) -> bool {
-        self.now = now;
+        self.set_now(now);
         if self.fenced.is_some() {
             return false;
         }
         self.resume_parked(ring);
+        self.jobs.retry_unopened(ring);
         self.prewrite_start(ring);
         self.start_drops(ring);
-        self.start_seals(ring);
         self.start_unlinks(ring);
         self.prove_idle(ring);
         if self.cycle.paused_until.is_some_and(|until| now < until) {
             return false;
         }
         self.cycle.paused_until = None;
+        self.start_seals(ring);
         let more = self.cycle_step(ring);
         self.relieve_pool(ring);
         self.start_candidates(ring);
@@ -109,7 +110,7 @@ impl Lane {
         let proof = self.wants_proof().then(|| self.cycle.last_group.plus_ms(PROOF_MS));
         let company =
             self.cycle.waits.since().filter(|_| self.takes_groups()).map(|since| since.plus_ms(COMPANY_MS));
-        [proof, company, self.cycle.paused_until].into_iter().flatten().min()
+        [proof, company, self.cycle.paused_until, self.jobs.retry_at].into_iter().flatten().min()
     }
 
     pub(super) fn resume_parked(&mut self, ring: &mut Ring) {

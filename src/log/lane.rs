@@ -364,6 +364,16 @@ impl Lane {
         })
     }
 
+    /// Bytes in memory that no space on disk is allocated for yet.
+    pub fn unplaced_bytes(&self) -> u64 {
+        self.partitions.iter().map(PartitionLog::unplaced_bytes).sum()
+    }
+
+    /// Bytes of disk space allocated since the lane was opened.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.stats.allocated_bytes
+    }
+
     pub fn id(&self) -> LaneId {
         self.options.lane
     }

@@ -22,7 +22,7 @@ pub fn watch(path: PathBuf, cells: &'static DirectoryCells) -> Result<(), String
             measure(&path, cells);
         }
     });
-    spawned.map(drop).map_err(|error| format!("a thread for {error} can't be started"))
+    spawned.map(drop).map_err(|error| format!("the thread that measures a disk can't be started: {error}"))
 }
 
 fn measure(path: &PathBuf, cells: &DirectoryCells) {
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_directory_has_the_space_of_its_file_system() {
-        let cells = DirectoryCells::leaked(1);
+        let cells = DirectoryCells::leaked(None, String::new(), 1);
         assert_eq!(cells.space(), None);
         measure(&PathBuf::from("/no such directory"), cells);
         assert_eq!(cells.space(), None);

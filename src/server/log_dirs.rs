@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::disks;
-use crate::base::ids::{DirectoryId, LaneId};
+use crate::base::ids::LaneId;
 use crate::catalog::Catalog;
 use crate::catalog::directories::{DirectoryRefusal, FoundDirectory};
 use crate::log;
@@ -168,14 +168,17 @@ impl LogDirs {
         Ok(())
     }
 
-    /// Cells for every directory in use, whose space is measured from now on.
-    pub fn watch(&self, shards_count: usize) -> Result<Vec<(DirectoryId, &'static DirectoryCells)>, String> {
+    /// Cells for every directory; the space of those in use is measured from now on.
+    pub fn watch(&self, shards_count: usize) -> Result<Vec<&'static DirectoryCells>, String> {
         let mut watched = Vec::new();
         for dir in &self.dirs {
-            let Ok(found) = &dir.found else { continue };
-            let cells = DirectoryCells::leaked(shards_count);
-            disks::watch(dir.path.clone(), cells)?;
-            watched.push((found.id, cells));
+            let id = dir.found.as_ref().ok().map(|found| found.id);
+            let cells = DirectoryCells::leaked(id, dir.path.display().to_string(), shards_count);
+            match id {
+                Some(_) => disks::watch(dir.path.clone(), cells)?,
+                None => cells.set_failed(0),
+            }
+            watched.push(cells);
         }
         Ok(watched)
     }

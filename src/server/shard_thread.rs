@@ -23,6 +23,7 @@ use crate::shard::clients::{ClientLimits, Clients};
 use crate::shard::directories::Directories;
 use crate::shard::mail::{Mail, Mailbox, Peer};
 use crate::shard::metadata::Metadata;
+use crate::shard::room::RoomOptions;
 use crate::shard::storage::Storage;
 use crate::shard::worker::WorkerHandle;
 use crate::shard::{Shard, ShardParts, host};
@@ -58,8 +59,7 @@ pub struct Built {
 pub struct Peers {
     pub mailbox: (Vec<Option<Peer>>, Vec<Receiver<Mail>>),
     pub endpoints: Vec<Endpoint>,
-    /// The log directories in use.
-    pub directories: Vec<(DirectoryId, &'static DirectoryCells)>,
+    pub directories: Vec<&'static DirectoryCells>,
 }
 
 /// The server's side of the steps.
@@ -200,7 +200,7 @@ fn serve_until_stopped(
     let mut catalog = Catalog::new(config.node, config.topic_defaults.clone());
     setup.records.iter().for_each(|record| catalog.apply(record));
     let known: Vec<DirectoryId> = catalog.directories.iter().map(|known| known.id).collect();
-    for id in known.into_iter().filter(|id| peers.directories.iter().all(|(used, _)| used != id)) {
+    for id in known.into_iter().filter(|id| peers.directories.iter().all(|cells| cells.id != Some(*id))) {
         catalog.directories.fail(id);
     }
     let limits = ClientLimits {
@@ -209,6 +209,7 @@ fn serve_until_stopped(
         idle_ms_max: config.idle_ms_max,
         connections_max: config.connections_max.div_ceil(peers.mailbox.0.len()),
     };
+    let rooms = RoomOptions { free_bytes_min: config.free_bytes_min, stall_ms: config.stall_ms };
     let metadata = Metadata::new(
         catalog,
         setup.control,
@@ -225,7 +226,7 @@ fn serve_until_stopped(
         storage,
         metadata,
         mailbox: Mailbox::new(setup.id, others, receivers),
-        directories: Directories::new(peers.directories),
+        directories: Directories::new(peers.directories, rooms),
         retention_check_ms: config.retention_check_ms,
         group_options: coordinator::Options {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,

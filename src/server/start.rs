@@ -16,7 +16,7 @@ use super::shard_thread::{self, Built, Peers, ShardSetup};
 use super::watchdog::{self, Watched};
 use crate::api::Endpoint;
 use crate::api::describe_configs::BrokerSetting;
-use crate::base::ids::{DirectoryId, ShardId};
+use crate::base::ids::ShardId;
 use crate::base::queue::{self, Receiver, Sender};
 use crate::catalog::directories::DirectoryRefusal;
 use crate::catalog::{Catalog, MetadataRecord};
@@ -51,7 +51,7 @@ struct ControlStarted {
 struct Connected {
     posts: Vec<Post>,
     watched: Vec<Watched>,
-    directories: Vec<(DirectoryId, &'static DirectoryCells)>,
+    directories: Vec<&'static DirectoryCells>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -228,8 +228,9 @@ fn start_control(
             let Connected { posts, watched, directories, stopping } = connected;
             tokio::spawn(watchdog::run(watched, move || stopping.load(Ordering::Relaxed)));
             if let Some(listener) = admin {
+                let directories = directories.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = console::serve(listener, cells).await {
+                    if let Err(error) = console::serve(listener, cells, directories).await {
                         tracing::error!(%error, "the admin port ended");
                     }
                 });

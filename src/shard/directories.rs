@@ -1,25 +1,29 @@
-//! Directories: what becomes of a shard's lanes when a log directory fails.
+//! Directories: what a shard knows of its log directories, and what becomes of lanes when one fails.
 //!
 //! A directory fails as a whole and alone: the first lane with a failed write or flush takes every lane
 //! of the same directory along, on every shard, and none of another.
 
 use super::Core;
 use super::mail::Mail;
+use super::room::{Room, RoomOptions};
 use crate::api::describe_log_dirs::Space;
 use crate::base::ids::{DirectoryId, ShardId};
+use crate::catalog::Catalog;
+use crate::log::Lane;
 use crate::metrics::directory::DirectoryCells;
 use crate::partition::append::AppendRefusal;
 use crate::partition::waiters::ReplyTo;
 
-/// What a shard tells about its part of each log directory.
+/// The log directories as a shard knows them from outside of its lanes.
 #[derive(Clone, Default)]
 pub struct Directories {
-    cells: Vec<(DirectoryId, &'static DirectoryCells)>,
+    cells: Vec<&'static DirectoryCells>,
+    options: RoomOptions,
 }
 
 impl Directories {
-    pub fn new(cells: Vec<(DirectoryId, &'static DirectoryCells)>) -> Self {
-        Self { cells }
+    pub fn new(cells: Vec<&'static DirectoryCells>, options: RoomOptions) -> Self {
+        Self { cells, options }
     }
 
     pub fn space(&self, id: DirectoryId) -> Space {
@@ -32,11 +36,31 @@ impl Directories {
     }
 
     pub fn cells(&self, id: DirectoryId) -> Option<&'static DirectoryCells> {
-        self.cells.iter().find(|(other, _)| *other == id).map(|(_, cells)| *cells)
+        self.cells.iter().find(|cells| cells.id == Some(id)).copied()
+    }
+
+    /// Rooms for the lanes of a shard, and by lane which one; none where directories aren't watched.
+    pub fn rooms(&self, shard: ShardId, lanes: &[Lane], catalog: &Catalog) -> (Vec<Room>, Vec<usize>) {
+        let index_of = |lane: &Lane| {
+            let id = catalog.directories.of_lane(lane.id())?.id;
+            self.cells.iter().position(|cells| cells.id == Some(id))
+        };
+        let Some(room_of_lane) = lanes.iter().map(index_of).collect() else { return Default::default() };
+        let rooms = self.cells.iter().map(|cells| Room::new(shard.0, cells, self.options));
+        (rooms.collect(), room_of_lane)
     }
 }
 
 impl Core {
+    /// Looks at how the disks fare; connections read on that waited with others for one that hangs.
+    pub fn look_at_directories(&mut self) {
+        let had_stalled = self.storage.has_stalled();
+        self.storage.look_at_rooms(self.now);
+        if had_stalled && !self.storage.has_stalled() {
+            self.resume_paused();
+        }
+    }
+
     /// A lane of this shard failed, and so did its directory: all shards are told.
     pub fn on_fenced(&mut self, lane: usize, what: &str) {
         let directory = self.metadata.catalog.directories.of_lane(self.storage.lanes[lane].id());

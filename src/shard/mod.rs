@@ -23,6 +23,7 @@ pub mod offsets;
 pub mod produce;
 pub mod request;
 pub mod retention;
+pub mod room;
 pub mod scan;
 pub mod spare;
 pub mod storage;
@@ -142,6 +143,9 @@ impl Shard {
                 lane.fence_with_directory("another lane of its log directory couldn't be recovered");
             }
         }
+        let (rooms, room_of_lane) =
+            parts.directories.rooms(parts.id, &parts.storage.lanes, &parts.metadata.catalog);
+        parts.storage.mind_rooms(rooms, room_of_lane);
         parts.storage.reconcile(&parts.metadata.catalog, wall);
         let mut timers = Timers::default();
         timers.add(now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
@@ -188,6 +192,7 @@ impl Shard {
         self.ring.turn(sleep);
         self.core.now = self.ring.now();
         self.core.wall = self.ring.wall_now();
+        self.core.look_at_directories();
         while let Some(completion) = self.ring.next() {
             busy = true;
             self.on_completion(completion);

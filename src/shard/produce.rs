@@ -226,13 +226,14 @@ impl Core {
 
     /// Tries stalled batches again; connections read on once all found room.
     pub fn retry_stalled(&mut self) {
-        if !std::mem::take(&mut self.room) || !self.storage.has_stalled() {
+        if !std::mem::take(&mut self.room) {
             return;
         }
+        let had_stalled = self.storage.has_stalled();
         for (reply_to, outcome) in self.storage.retry_stalled(self.wall) {
             self.on_appended(reply_to, outcome);
         }
-        if !self.storage.has_stalled() {
+        if had_stalled && !self.storage.has_stalled() {
             self.resume_paused();
         }
     }

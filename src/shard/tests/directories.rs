@@ -46,7 +46,7 @@ fn a_failed_write_fails_its_directory_on_every_shard_and_no_other() {
         let mut fenced: Vec<(u16, bool)> = lanes.map(|lane| (lane.id().0, lane.fenced().is_some())).collect();
         fenced.sort_unstable();
         assert_eq!(fenced, [(0, true), (1, false), (2, true), (3, false)], "{shards_count} shards");
-        assert!(machine.directories[0].1.is_failed() && !machine.directories[1].1.is_failed());
+        assert!(machine.directories[0].is_failed() && !machine.directories[1].is_failed());
 
         // The rest stops clean, and a restart brings everything back.
         machine.restart();

@@ -4,6 +4,7 @@ mod counts;
 mod directories;
 mod fenced;
 mod plans;
+mod room;
 mod silent;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use super::directories::Directories;
 use super::host::Host;
 use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use super::metadata::Metadata;
+use super::room::RoomOptions;
 use super::storage::Storage;
 use super::worker::WorkerHandle;
 use super::{Shard, ShardParts};
@@ -49,7 +51,8 @@ struct Machine {
     lanes_count: u16,
     /// Lane n lies in the directory n mod so many.
     directories_count: u16,
-    directories: Vec<(DirectoryId, &'static DirectoryCells)>,
+    directories: Vec<&'static DirectoryCells>,
+    rooms: RoomOptions,
     records: Vec<MetadataRecord>,
     shards: Vec<(Shard, Host)>,
     /// To every shard, from the control thread.
@@ -113,9 +116,8 @@ impl Machine {
             world,
             lanes_count,
             directories_count,
-            directories: (0..directories_count)
-                .map(|directory| (directory_id(directory), DirectoryCells::leaked(shards_count)))
-                .collect(),
+            directories: Vec::new(),
+            rooms: RoomOptions { free_bytes_min: 0, ..RoomOptions::default() },
             records,
             shards: Vec::new(),
             senders: Vec::new(),
@@ -129,6 +131,11 @@ impl Machine {
     fn start(&mut self, shards_count: usize) {
         let mut rings: Vec<Ring> = (0..shards_count).map(|_| Ring::simulated(&self.world)).collect();
         self.senders.clear();
+        let cells = |directory| {
+            let path = directory_path(directory).display().to_string();
+            DirectoryCells::leaked(Some(directory_id(directory)), path, shards_count)
+        };
+        self.directories = (0..self.directories_count).map(cells).collect();
         for (index, (peers, mut receivers)) in connect(&mut rings).into_iter().enumerate() {
             let mut ring = rings.remove(0);
             let (sender, receiver) = queue::channel(QUEUE_MAILS);
@@ -175,7 +182,7 @@ impl Machine {
                     1,
                 ),
                 mailbox: Mailbox::new(id, peers, receivers),
-                directories: Directories::new(self.directories.clone()),
+                directories: Directories::new(self.directories.clone(), self.rooms),
                 group_options: coordinator::Options::default(),
                 retention_check_ms: 300_000,
             });
@@ -304,10 +311,14 @@ fn produce(partition: i32, batch: &[u8]) -> Vec<u8> {
 }
 
 fn produce_with(acks: i16, partition: i32, batch: &[u8]) -> Vec<u8> {
+    produce_within(i32::MAX, acks, partition, batch)
+}
+
+fn produce_within(timeout_ms: i32, acks: i16, partition: i32, batch: &[u8]) -> Vec<u8> {
     frame((0, 9), |writer| {
         writer.nullable_string(None);
         writer.i16(acks);
-        writer.i32(i32::MAX);
+        writer.i32(timeout_ms);
         writer.array(1);
         writer.string("t");
         writer.array(1);
