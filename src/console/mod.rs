@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -34,22 +35,18 @@ impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         for described in METRICS {
             let help = described.help.trim_end_matches('.');
+            let kind = match described.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
+            let mut family = encoder.encode_descriptor(described.name, help, None, kind)?;
             for (shard, cells) in self.0.iter().enumerate() {
                 let value = cells.get(described.metric);
                 let label = [("shard", shard.to_string())];
+                let family = family.encode_family(&label)?;
                 match described.kind {
-                    Kind::Counter => {
-                        let counter = ConstCounter::new(value);
-                        let mut family =
-                            encoder.encode_descriptor(described.name, help, None, counter.metric_type())?;
-                        counter.encode(family.encode_family(&label)?)?;
-                    }
-                    Kind::Gauge => {
-                        let gauge = ConstGauge::new(value as i64);
-                        let mut family =
-                            encoder.encode_descriptor(described.name, help, None, gauge.metric_type())?;
-                        gauge.encode(family.encode_family(&label)?)?;
-                    }
+                    Kind::Counter => ConstCounter::new(value).encode(family)?,
+                    Kind::Gauge => ConstGauge::new(value as i64).encode(family)?,
                 }
             }
         }
@@ -93,9 +90,9 @@ impl std::fmt::Debug for LogDirectories {
 impl Collector for LogDirectories {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         for (name, help, value) in DIRECTORY_NUMBERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for cells in &self.0 {
                 let gauge = ConstGauge::new(value(cells) as i64);
-                let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
                 gauge.encode(family.encode_family(&[("directory", cells.path.as_str())])?)?;
             }
         }
@@ -126,4 +123,33 @@ pub async fn serve(
     };
     let router = Router::new().route("/health", get(|| async { "ok\n" })).route("/metrics", get(page));
     axum::serve(listener, router).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_is_described_once_and_told_of_every_shard_and_directory() {
+        let directory = |path: &str| DirectoryCells::leaked(None, path.to_owned(), 1);
+        let directories = vec![directory("/a"), directory("/b")];
+        directories[0].set_oldest_operation(0, 7);
+        directories[1].set_failed(0);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Shards(vec![Cells::leaked(), Cells::leaked()])));
+        registry.register_collector(Box::new(LogDirectories(directories)));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text takes everything");
+        let mut described: Vec<&str> = text.lines().filter(|line| line.starts_with("# HELP")).collect();
+        assert_eq!(described.len(), METRICS.len() + DIRECTORY_NUMBERS.len());
+        described.dedup();
+        assert_eq!(described.len(), METRICS.len() + DIRECTORY_NUMBERS.len());
+        for line in [
+            r#"corelane_shard_turns_total{shard="1"} 0"#,
+            r#"corelane_log_dir_oldest_operation_ms{directory="/a"} 7"#,
+            r#"corelane_log_dir_state_number{directory="/b"} 3"#,
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line}\n{text}");
+        }
+    }
 }

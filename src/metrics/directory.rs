@@ -9,7 +9,7 @@ use crate::base::ids::DirectoryId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectoryState {
     Online = 0,
-    /// Short of space: producing is refused.
+    /// Short of space: what doesn't fit is refused.
     Full = 1,
     /// Its disk hangs: producing is refused.
     Stalled = 2,

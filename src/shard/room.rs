@@ -23,6 +23,10 @@ impl Default for RoomOptions {
     }
 }
 
+/// With room for less than a batch of the default `message.max.bytes` a directory counts as full; with
+/// room for two it no longer does.
+const BATCH_BYTES: u64 = 1 << 20;
+
 /// Between two looks at the lanes: a look walks through their operations in flight.
 const LOOK_MS: u64 = 50;
 
@@ -53,11 +57,12 @@ impl Room {
     }
 
     pub fn state(&self) -> DirectoryState {
+        let enough_bytes = if self.told == DirectoryState::Full { 2 * BATCH_BYTES } else { BATCH_BYTES };
         if self.cells.is_failed() {
             DirectoryState::Failed
         } else if self.cells.oldest_operation_ms() > self.options.stall_ms {
             DirectoryState::Stalled
-        } else if self.has_space(0) {
+        } else if self.has_space(enough_bytes) {
             DirectoryState::Online
         } else {
             DirectoryState::Full
@@ -66,7 +71,7 @@ impl Room {
 
     /// May `bytes` be appended? Says no at once, so that a client may try elsewhere or later.
     pub fn takes(&self, bytes: u64) -> bool {
-        self.has_space(bytes) && self.state() == DirectoryState::Online
+        self.has_space(bytes) && matches!(self.state(), DirectoryState::Online | DirectoryState::Full)
     }
 
     fn has_space(&self, bytes: u64) -> bool {
