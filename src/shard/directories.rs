@@ -39,15 +39,19 @@ impl Directories {
         self.cells.iter().find(|cells| cells.id == Some(id)).copied()
     }
 
-    /// Rooms for the lanes of a shard, and by lane which one; none where directories aren't watched.
-    pub fn rooms(&self, shard: ShardId, lanes: &[Lane], catalog: &Catalog) -> (Vec<Room>, Vec<usize>) {
+    /// Rooms for the lanes of a shard, and by lane which one; lanes of failed directories have none.
+    pub fn rooms(
+        &self,
+        shard: ShardId,
+        lanes: &[Lane],
+        catalog: &Catalog,
+    ) -> (Vec<Room>, Vec<Option<usize>>) {
         let index_of = |lane: &Lane| {
             let id = catalog.directories.of_lane(lane.id())?.id;
             self.cells.iter().position(|cells| cells.id == Some(id))
         };
-        let Some(room_of_lane) = lanes.iter().map(index_of).collect() else { return Default::default() };
         let rooms = self.cells.iter().map(|cells| Room::new(shard.0, cells, self.options));
-        (rooms.collect(), room_of_lane)
+        (rooms.collect(), lanes.iter().map(index_of).collect())
     }
 }
 

@@ -111,7 +111,7 @@ pub struct Storage {
     stalled: Vec<VecDeque<Stalled>>,
     /// One per log directory with lanes here, and by lane which.
     rooms: Vec<Room>,
-    room_of_lane: Vec<usize>,
+    room_of_lane: Vec<Option<usize>>,
     /// Partitions whose creation found no room in the journal.
     uncreated: Vec<TopicPartition>,
     pub events: Vec<(usize, LaneEvent)>,
@@ -380,7 +380,8 @@ impl Storage {
             return Tried::Appended(Appended::Done(Err(AppendRefusal::UnknownPartition)));
         };
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
-        let room = self.room_of_lane.get(partition.lane).map(|room| &mut self.rooms[*room]);
+        let room = self.room_of_lane.get(partition.lane).copied().flatten();
+        let room = room.map(|room| &mut self.rooms[room]);
         if room.as_ref().is_some_and(|room| !room.takes(batch.len() as u64)) {
             return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
         }
@@ -557,25 +558,28 @@ impl Storage {
     // ---- Log directories ---------------------------------------------------------------------
 
     /// From now on appends mind the room of the lanes' directories: one for each lane, by index.
-    pub fn mind_rooms(&mut self, rooms: Vec<Room>, room_of_lane: Vec<usize>) {
-        assert!(room_of_lane.is_empty() || room_of_lane.len() == self.lanes.len());
+    pub fn mind_rooms(&mut self, rooms: Vec<Room>, room_of_lane: Vec<Option<usize>>) {
+        assert_eq!(room_of_lane.len(), self.lanes.len());
         (self.rooms, self.room_of_lane) = (rooms, room_of_lane);
     }
 
+    fn room(&self, lane: usize) -> Option<&Room> {
+        Some(&self.rooms[(*self.room_of_lane.get(lane)?)?])
+    }
+
     fn state(&self, lane: usize) -> DirectoryState {
-        let room = self.room_of_lane.get(lane);
-        room.map_or(DirectoryState::Online, |room| self.rooms[*room].state())
+        self.room(lane).map_or(DirectoryState::Online, Room::state)
     }
 
     fn takes(&self, lane: usize, bytes: usize) -> bool {
-        self.room_of_lane.get(lane).is_none_or(|room| self.rooms[*room].takes(bytes as u64))
+        self.room(lane).is_none_or(|room| room.takes(bytes as u64))
     }
 
     /// Looks at how the disks fare.
     pub fn look_at_rooms(&mut self, now: MonotonicNs) {
         for (index, room) in self.rooms.iter_mut().enumerate() {
             let lanes = self.lanes.iter().zip(&self.room_of_lane);
-            room.look(now, lanes.filter(|(_, room)| **room == index).map(|(lane, _)| lane));
+            room.look(now, lanes.filter(|(_, room)| **room == Some(index)).map(|(lane, _)| lane));
         }
     }
 

@@ -78,3 +78,17 @@ fn who_waits_for_a_directory_that_fails_is_told_and_others_wait_on() {
     assert_eq!(machine.produce(&late, 1, &batch(BatchOptions::default())), 0);
     assert_eq!(fetch_error(&machine.answer(&other)), 0);
 }
+
+#[test]
+fn a_directory_that_is_not_used_leaves_the_others_watched() {
+    let mut machine = Machine::with_directories(2, 1, 4);
+    machine.unused = Some(0);
+    machine.restart();
+    let client = machine.connect();
+    assert_eq!(machine.produce(&client, 0, &batch(BatchOptions::default())), STORAGE_ERROR);
+    assert_eq!(error_of_fetch(&mut machine, 2), STORAGE_ERROR);
+    assert_eq!(machine.produce(&client, 1, &batch(BatchOptions::default())), 0);
+    // Nothing fits: whoever measures says so.
+    machine.directories[0].set_space(1, 0);
+    assert_eq!(machine.produce(&client, 1, &batch(BatchOptions::default())), STORAGE_ERROR);
+}

@@ -53,6 +53,8 @@ struct Machine {
     directories_count: u16,
     directories: Vec<&'static DirectoryCells>,
     rooms: RoomOptions,
+    /// A directory that couldn't be used at start.
+    unused: Option<u16>,
     records: Vec<MetadataRecord>,
     shards: Vec<(Shard, Host)>,
     /// To every shard, from the control thread.
@@ -117,6 +119,7 @@ impl Machine {
             lanes_count,
             directories_count,
             directories: Vec::new(),
+            unused: None,
             rooms: RoomOptions { free_bytes_min: 0, ..RoomOptions::default() },
             records,
             shards: Vec::new(),
@@ -135,7 +138,8 @@ impl Machine {
             let path = directory_path(directory).display().to_string();
             DirectoryCells::leaked(Some(directory_id(directory)), path, shards_count)
         };
-        self.directories = (0..self.directories_count).map(cells).collect();
+        let used = |directory: &u16| Some(*directory) != self.unused;
+        self.directories = (0..self.directories_count).filter(used).map(cells).collect();
         for (index, (peers, mut receivers)) in connect(&mut rings).into_iter().enumerate() {
             let mut ring = rings.remove(0);
             let (sender, receiver) = queue::channel(QUEUE_MAILS);
@@ -168,13 +172,17 @@ impl Machine {
                 idle_ms_max: 600_000,
                 connections_max: 100,
             };
+            let mut known = catalog(&self.records);
+            self.unused.into_iter().for_each(|directory| {
+                known.directories.fail(directory_id(directory));
+            });
             let shard = Shard::new(ShardParts {
                 id,
                 ring,
                 clients: Clients::new(listeners, limits),
                 storage,
                 metadata: Metadata::new(
-                    catalog(&self.records),
+                    known,
                     self._control.handle(index),
                     vec![Endpoint { host: "test".into(), port: address().port() }],
                     Vec::new(),
