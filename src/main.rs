@@ -59,7 +59,7 @@ struct StartArguments {
     /// Configuration: TOML, or Kafka's server.properties.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Folder of all data; sets log.dirs.
+    /// Folder of all data, or several with commas; sets log.dirs.
     #[arg(long)]
     data: Option<PathBuf>,
     /// Address to listen on, host:port; sets listeners.
@@ -128,11 +128,11 @@ fn start(arguments: StartArguments) -> Result<(), String> {
     signals.add(Signal::SIGINT);
     signals.thread_block().map_err(|error| format!("signals can't be blocked: {error}"))?;
     let config = Config::read(settings(&arguments)?)?;
-    let data = config.log_dir.clone();
+    let data: Vec<String> = config.log_dirs.iter().map(|dir| dir.display().to_string()).collect();
     let loopback_only = config.listeners.iter().all(|listener| listener.address.ip().is_loopback());
     let broker = Broker::start(config)?;
     let address = broker.addresses[0];
-    println!("Corelane serves the Kafka protocol on {address}, data in {}", data.display());
+    println!("Corelane serves the Kafka protocol on {address}, data in {}", data.join(", "));
     println!("  produce:  echo hello | kcat -b {address} -P -t demo");
     println!("  consume:  kcat -b {address} -C -t demo -o beginning -e");
     if let Some(admin) = broker.admin {

@@ -1,11 +1,12 @@
 //! DescribeTopicPartitions. Key 75, version 0.
 //!
-//! Behaviour: partitions of topics in the order of their names, in pages (KIP-966).
+//! Behaviour: partitions of topics in the order of their names, in pages (KIP-966); offline ones as in
+//!            Metadata.
 //! Versions:  only one.
 //! Deviations: eligible leader replicas are empty: there is one replica.
 //! Sources:   message schemas DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse.
 
-use super::{Context, OPERATIONS_UNKNOWN, TOPIC_OPERATIONS};
+use super::{Context, NO_LEADER, OPERATIONS_UNKNOWN, TOPIC_OPERATIONS};
 use crate::catalog::{Topic, topic_name};
 use crate::protocol::cold::describe_topic_partitions_request::DescribeTopicPartitionsRequestData;
 use crate::protocol::cold::describe_topic_partitions_response::{
@@ -47,7 +48,7 @@ pub fn respond(
             break;
         }
         let to = topic.partitions.len().min(from.saturating_add(left));
-        response.topics.push(page(topic, from, to));
+        response.topics.push(page(topic, from, to, context));
         left -= to.saturating_sub(from);
         if to < topic.partitions.len() {
             response.next_cursor = Some(cursor(name, to));
@@ -75,17 +76,27 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
     }
 }
 
-fn page(topic: &Topic, from: usize, to: usize) -> DescribeTopicPartitionsResponseTopic {
+fn page(
+    topic: &Topic,
+    from: usize,
+    to: usize,
+    context: &Context<'_>,
+) -> DescribeTopicPartitionsResponseTopic {
     let partitions = topic.partitions.iter().enumerate().take(to).skip(from).map(|(index, partition)| {
         let nodes: Vec<i32> = partition.replicas.iter().map(|replica| replica.node.0).collect();
+        let offline_replicas = context.offline_replicas(partition);
+        let is_led = !offline_replicas.contains(&partition.leader.0);
+        let error = if is_led { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         DescribeTopicPartitionsResponsePartition {
+            error_code: error.number(),
             partition_index: index as i32,
-            leader_id: partition.leader.0,
+            leader_id: if is_led { partition.leader.0 } else { NO_LEADER },
             leader_epoch: partition.leader_epoch.0,
             replica_nodes: nodes.clone(),
             isr_nodes: nodes,
             eligible_leader_replicas: Some(Vec::new()),
             last_known_elr: Some(Vec::new()),
+            offline_replicas,
             ..Default::default()
         }
     });

@@ -1,6 +1,7 @@
 //! FindCoordinator. Key 10, versions 0 to 6.
 //!
 //! Behaviour: this node coordinates every group. The offsets topic is made at the first request.
+//!            Groups whose part of it is in a failed log directory: code 15.
 //! Versions:  v1 key types; v4 several keys (KIP-699); v6 share groups (KIP-932).
 //! Deviations: transactional ids (type 1) and share keys (type 2) are answered with 15, retriable,
 //!            until their coordinators exist; see COVERAGE.md.
@@ -8,8 +9,10 @@
 
 use super::Context;
 use super::metadata::new_topic;
+use crate::base::ids::{PartitionId, TopicPartition};
 use crate::catalog::decide::NewTopic;
 use crate::catalog::topic_name::OFFSETS_TOPIC;
+use crate::coordinator::partition_of_group;
 use crate::protocol::cold::find_coordinator_request::FindCoordinatorRequestData;
 use crate::protocol::cold::find_coordinator_response::{Coordinator, FindCoordinatorResponseData};
 use crate::protocol::cold::text;
@@ -24,6 +27,16 @@ pub fn missing(request: &FindCoordinatorRequestData, context: &Context<'_>) -> O
     is_needed.then(|| new_topic(OFFSETS_TOPIC, context))
 }
 
+/// A group whose partition of the offsets topic lies in a failed log directory has no coordinator.
+fn check(group: &str, context: &Context<'_>) -> ErrorCode {
+    let Some(topic) = context.catalog.topic(OFFSETS_TOPIC) else { return ErrorCode::CoordinatorNotAvailable };
+    let partition = PartitionId(partition_of_group(group, topic.partitions.len() as i32));
+    match context.catalog.is_offline(TopicPartition { topic_id: topic.id, partition }) {
+        true => ErrorCode::CoordinatorNotAvailable,
+        false => ErrorCode::None,
+    }
+}
+
 pub fn respond(
     version: i16,
     request: &FindCoordinatorRequestData,
@@ -35,6 +48,7 @@ pub fn respond(
         _ => ErrorCode::InvalidRequest,
     };
     let answer = |key: &str| {
+        let error = if error.is_error() { error } else { check(key, context) };
         let mut coordinator = Coordinator {
             key: text(key),
             node_id: -1,

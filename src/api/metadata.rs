@@ -2,13 +2,14 @@
 //!
 //! Behaviour: topics by name or id, all topics for a null list (an empty list in version 0), brokers,
 //!            controller, cluster. Unknown names are created when the client and the broker allow it;
-//!            the answer then waits for the commit instead of saying 5 first, as Kafka does.
+//!            the answer then waits for the commit instead of saying 5 first, as Kafka does. A partition
+//!            in a failed log directory has code 5, no leader and an offline replica.
 //! Versions:  v1 null means all; v4 auto-creation flag; v8 authorised operations (v8 to 10 also the
 //!            cluster's); v10 topic ids; v12 lookup by id; v13 top-level error.
 //! Deviations: none known.
 //! Sources:   message schemas MetadataRequest, MetadataResponse; KIP-516; KIP-430.
 
-use super::{CLUSTER_OPERATIONS, Context, OPERATIONS_UNKNOWN, TOPIC_OPERATIONS};
+use super::{CLUSTER_OPERATIONS, Context, NO_LEADER, OPERATIONS_UNKNOWN, TOPIC_OPERATIONS};
 use crate::base::ids::TopicId;
 use crate::catalog::decide::NewTopic;
 use crate::catalog::{Topic, topic_name};
@@ -73,7 +74,7 @@ pub fn respond(version: i16, request: &MetadataRequestData, context: &Context<'_
         response.cluster_authorized_operations = CLUSTER_OPERATIONS;
     }
     response.topics = if wants_all {
-        context.catalog.topics().map(|topic| found(topic, include)).collect()
+        context.catalog.topics().map(|topic| found(topic, include, context)).collect()
     } else {
         let asked = request.topics.iter().flatten();
         asked
@@ -89,7 +90,7 @@ pub fn respond(version: i16, request: &MetadataRequestData, context: &Context<'_
 
 fn by_name(name: &str, include: bool, context: &Context<'_>) -> MetadataResponseTopic {
     match context.catalog.topic(name) {
-        Some(topic) => found(topic, include),
+        Some(topic) => found(topic, include, context),
         None => {
             let error = if topic_name::validate(name).is_ok() {
                 ErrorCode::UnknownTopicOrPartition
@@ -109,7 +110,7 @@ fn by_name(name: &str, include: bool, context: &Context<'_>) -> MetadataResponse
 
 fn by_id(id: TopicId, include: bool, context: &Context<'_>) -> MetadataResponseTopic {
     match context.catalog.topic_by_id(id) {
-        Some(topic) => found(topic, include),
+        Some(topic) => found(topic, include, context),
         None => MetadataResponseTopic {
             error_code: ErrorCode::UnknownTopicId.number(),
             name: None,
@@ -120,15 +121,20 @@ fn by_id(id: TopicId, include: bool, context: &Context<'_>) -> MetadataResponseT
     }
 }
 
-fn found(topic: &Topic, include: bool) -> MetadataResponseTopic {
+fn found(topic: &Topic, include: bool, context: &Context<'_>) -> MetadataResponseTopic {
     let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
         let nodes: Vec<i32> = partition.replicas.iter().map(|replica| replica.node.0).collect();
+        let offline_replicas = context.offline_replicas(partition);
+        let is_led = !offline_replicas.contains(&partition.leader.0);
+        let error = if is_led { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         MetadataResponsePartition {
+            error_code: error.number(),
             partition_index: index as i32,
-            leader_id: partition.leader.0,
+            leader_id: if is_led { partition.leader.0 } else { NO_LEADER },
             leader_epoch: partition.leader_epoch.0,
             replica_nodes: nodes.clone(),
             isr_nodes: nodes,
+            offline_replicas,
             ..Default::default()
         }
     });

@@ -17,6 +17,7 @@ pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_log_dirs;
 pub mod describe_topic_partitions;
 pub mod error_map;
 pub mod fetch;
@@ -39,7 +40,7 @@ pub mod sync_group;
 pub mod table;
 
 use crate::base::ids::{NodeId, PartitionId, TopicPartition};
-use crate::catalog::{Catalog, Topic};
+use crate::catalog::{Catalog, Partition, Replica, Topic};
 use crate::protocol::error_code::ErrorCode;
 
 /// Where clients of one listener find a broker. The one place that turns node ids into addresses,
@@ -64,6 +65,14 @@ impl Context<'_> {
         self.catalog.node
     }
 
+    /// The replicas of a partition whose log directories failed: only this node's are known here.
+    pub fn offline_replicas(&self, partition: &Partition) -> Vec<i32> {
+        let is_offline = |replica: &&Replica| {
+            replica.node == self.node() && self.catalog.directories.is_failed(replica.lane)
+        };
+        partition.replicas.iter().filter(is_offline).map(|replica| replica.node.0).collect()
+    }
+
     /// A partition as a request names it, with its topic.
     pub fn partition(&self, topic: &str, partition: i32) -> Result<(&Topic, TopicPartition), ErrorCode> {
         let topic = self.catalog.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -72,6 +81,9 @@ impl Context<'_> {
         known.map(|_| (topic, id)).ok_or(ErrorCode::UnknownTopicOrPartition)
     }
 }
+
+/// The leader of a partition without one: its log directory failed.
+pub const NO_LEADER: i32 = -1;
 
 /// "Not asked for" in the fields of authorised operations.
 pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;

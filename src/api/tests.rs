@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::describe_configs::BrokerSetting;
 use super::*;
-use crate::base::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
+use crate::base::ids::{DirectoryId, LaneId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
 use crate::catalog::MetadataRecord;
 use crate::catalog::decide::{CreationDefaults, NewTopic, Refusal};
 use crate::control::command::{ControlOutcome, TopicOutcome, TopicRef};
@@ -19,10 +19,18 @@ use crate::protocol::error_code::ErrorCode;
 const TOPIC: TopicId = TopicId([7; 16]);
 const UNKNOWN: TopicId = TopicId([8; 16]);
 
+const DIRECTORY: DirectoryId = DirectoryId([1; 16]);
+
 fn catalog() -> Catalog {
     let mut catalog = Catalog::new(NodeId(1), TopicConfig::default());
     catalog.apply(&MetadataRecord::ClusterCreated { cluster_id: "cluster".into() });
     catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 1, lanes_count: 1 });
+    catalog.apply(&MetadataRecord::DirectoryOpened {
+        node: NodeId(1),
+        directory: DIRECTORY,
+        path: "/data".into(),
+        lanes: vec![LaneId(0)],
+    });
     let defaults = CreationDefaults { partitions_count: 2, replication_factor: 1 };
     let settings = BTreeMap::from([("retention.ms".to_string(), "5".to_string())]);
     let topic = NewTopic {
@@ -109,6 +117,69 @@ fn metadata_and_cluster_fit_every_version() {
             find_coordinator::respond(version, &request, context)
         });
     }
+}
+
+#[test]
+fn log_directories_fit_every_version() {
+    use cold::describe_log_dirs_request::{DescribableLogDirTopic, DescribeLogDirsRequestData};
+    use describe_log_dirs::{Space, respond, targets};
+    let ask = |topic: &str, partitions: &[i32]| DescribableLogDirTopic {
+        topic: text(topic),
+        partitions: partitions.to_vec(),
+        ..Default::default()
+    };
+    check(ApiKey::DescribeLogDirs, |_, context| {
+        let of = |index| TopicPartition { topic_id: TOPIC, partition: PartitionId(index) };
+        let none = DescribeLogDirsRequestData { topics: Some(Vec::new()), ..Default::default() };
+        assert_eq!(targets(&none, context), []);
+        let all = DescribeLogDirsRequestData { topics: None, ..Default::default() };
+        assert_eq!(targets(&all, context), [of(0), of(1)]);
+        let topics = Some(vec![ask("topic", &[1, 9]), ask("absent", &[0])]);
+        let some = DescribeLogDirsRequestData { topics, ..Default::default() };
+        assert_eq!(targets(&some, context), [of(1)]);
+        let space = |id| {
+            assert_eq!(id, DIRECTORY);
+            Space { total_bytes: 7, usable_bytes: 5 }
+        };
+        let response = respond(&[(of(0), None), (of(1), Some(9))], space, context);
+        let directory = &response.results[0];
+        assert_eq!((directory.error_code, directory.log_dir.as_str()), (0, "/data"));
+        assert_eq!((directory.total_bytes, directory.usable_bytes), (7, 5));
+        let partition = &directory.topics[0].partitions[0];
+        assert_eq!((partition.partition_index, partition.partition_size), (1, 9));
+        response
+    });
+}
+
+#[test]
+fn a_failed_directory_is_seen_in_every_answer() {
+    let mut catalog = catalog();
+    catalog.directories.fail(DIRECTORY);
+    let endpoint = Endpoint { host: "host".into(), port: 9092 };
+    let context = Context {
+        catalog: &catalog,
+        endpoint: &endpoint,
+        auto_create_topics: true,
+        offsets_partitions_count: 50,
+    };
+    let of = TopicPartition { topic_id: TOPIC, partition: PartitionId(0) };
+    let described =
+        describe_log_dirs::respond(&[(of, Some(9))], |_| describe_log_dirs::Space::UNKNOWN, &context);
+    let directory = &described.results[0];
+    assert_eq!((directory.error_code, directory.topics.len(), directory.total_bytes), (56, 0, -1));
+    let all = cold::metadata_request::MetadataRequestData { topics: None, ..Default::default() };
+    let answer = metadata::respond(13, &all, &context);
+    let partition = &answer.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.leader_id), (5, -1));
+    assert_eq!((&partition.offline_replicas[..], &partition.replica_nodes[..]), (&[1][..], &[1][..]));
+    let page = cold::describe_topic_partitions_request::DescribeTopicPartitionsRequestData {
+        response_partition_limit: 9,
+        ..Default::default()
+    };
+    let answer = describe_topic_partitions::respond(&page, &context);
+    let partition = &answer.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.leader_id), (5, -1));
+    assert_eq!(partition.offline_replicas, [1]);
 }
 
 #[test]

@@ -36,9 +36,14 @@ pub struct NodeId(pub i32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// Number of a lane in its log directory; never reused, survives restarts.
+/// Number of a lane among those of all log directories of a node; never reused, survives restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaneId(pub u16);
+
+/// Random id of a log directory, in its `format` file (Kafka's `directory.id`): tells a mount that was
+/// swapped, whatever its path.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DirectoryId(pub [u8; 16]);
 
 /// Universally unique id of a topic (KIP-516); all zero means "none" on the wire only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -113,6 +118,27 @@ impl TopicId {
             *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
         }
         Some(Self(bytes))
+    }
+}
+
+impl DirectoryId {
+    /// As Kafka prints it.
+    pub fn to_base64(self) -> String {
+        TopicId(self.0).to_base64()
+    }
+
+    pub fn to_hex(self) -> String {
+        TopicId(self.0).to_hex()
+    }
+
+    pub fn from_hex(text: &str) -> Option<Self> {
+        TopicId::from_hex(text).map(|id| Self(id.0))
+    }
+}
+
+impl fmt::Debug for DirectoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_base64())
     }
 }
 

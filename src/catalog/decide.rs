@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::image::Catalog;
 use super::record::{MetadataRecord, Replica};
 use super::topic_name::{self, NameError};
-use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId};
+use crate::base::ids::{LeaderEpoch, NodeId, PartitionId, TopicId};
 use crate::partition::topic_config::{SettingError, TopicConfig};
 
 /// Partitions of one topic: a bound on what one request can make the broker hold.
@@ -88,8 +88,7 @@ pub struct CreationDefaults {
 }
 
 impl Catalog {
-    /// Records that create `topic` under `topic_id`; lanes are given out round robin, each topic
-    /// starting at another lane so that single-partition topics spread as well.
+    /// Records that create `topic` under `topic_id`, in the lanes with the fewest partitions.
     pub fn create_topic(
         &self,
         topic: &NewTopic,
@@ -114,7 +113,7 @@ impl Catalog {
             topic_id,
             settings: topic.settings.clone(),
         }];
-        records.extend(self.partition_records(topic_id, 0, partitions_count));
+        records.extend(self.partition_records(topic_id, 0, partitions_count)?);
         Ok(CreatedTopic { topic_id, partitions_count, replication_factor, records })
     }
 
@@ -154,7 +153,7 @@ impl Catalog {
                 self.check_replicas(replicas)?;
             }
         }
-        Ok(self.partition_records(topic.id, current, partitions_count).collect())
+        Ok(self.partition_records(topic.id, current, partitions_count)?.collect())
     }
 
     /// The record that changes a topic's own settings; none where they stay as they are.
@@ -234,19 +233,16 @@ impl Catalog {
         topic_id: TopicId,
         from: i32,
         to: i32,
-    ) -> impl Iterator<Item = MetadataRecord> {
+    ) -> Result<impl Iterator<Item = MetadataRecord>, Refusal> {
         let node = self.node;
-        let lanes_count = u32::from(self.lanes_count.max(1));
-        let first_lane = u32::from(topic_id.0[15]);
-        (from..to).map(move |partition| MetadataRecord::PartitionCreated {
+        let lanes = self.directories.place((to - from) as usize, self.lanes_count.max(1))?;
+        let records = (from..to).zip(lanes).map(move |(partition, lane)| MetadataRecord::PartitionCreated {
             topic_id,
             partition: PartitionId(partition),
-            replicas: vec![Replica {
-                node,
-                lane: LaneId(((first_lane + partition as u32) % lanes_count) as u16),
-            }],
+            replicas: vec![Replica { node, lane }],
             leader_epoch: LeaderEpoch(0),
-        })
+        });
+        Ok(records)
     }
 
     fn shape(&self, topic: &NewTopic, defaults: CreationDefaults) -> Result<(i32, i16), Refusal> {
@@ -324,11 +320,18 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::{DirectoryId, LaneId};
 
     fn catalog(lanes_count: u16) -> Catalog {
         let mut catalog = Catalog::new(NodeId(1), TopicConfig::default());
         catalog.apply(&MetadataRecord::ClusterCreated { cluster_id: "c".into() });
         catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 1, lanes_count });
+        catalog.apply(&MetadataRecord::DirectoryOpened {
+            node: NodeId(1),
+            directory: DirectoryId([1; 16]),
+            path: "/data".into(),
+            lanes: (0..lanes_count).map(LaneId).collect(),
+        });
         catalog
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
+use super::directories::Directories;
 use super::record::{MetadataRecord, Replica};
 use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId, TopicPartition};
 use crate::partition::topic_config::TopicConfig;
@@ -54,7 +55,10 @@ pub struct Catalog {
     pub cluster_id: String,
     pub node: NodeId,
     pub incarnation: u64,
+    /// Lanes of each log directory that take new partitions: one per shard.
     pub lanes_count: u16,
+    /// Of this node.
+    pub directories: Directories,
     pub producer_ids_next: i64,
     /// What a topic without its own setting gets.
     pub defaults: TopicConfig,
@@ -70,6 +74,7 @@ impl Catalog {
             node,
             incarnation: 0,
             lanes_count: 0,
+            directories: Directories::default(),
             producer_ids_next: 0,
             defaults,
             topics: BTreeMap::new(),
@@ -107,6 +112,11 @@ impl Catalog {
         partition.replicas.iter().find(|replica| replica.node == self.node).map(|replica| replica.lane)
     }
 
+    /// The partition is on this node, in a log directory that failed.
+    pub fn is_offline(&self, id: TopicPartition) -> bool {
+        self.lane_of(id).is_some_and(|lane| self.directories.is_failed(lane))
+    }
+
     /// Applies a committed record. Records come from the quorum in order, so a record that
     /// contradicts the image is our own mistake.
     pub fn apply(&mut self, record: &MetadataRecord) {
@@ -121,6 +131,11 @@ impl Catalog {
                 self.incarnation = *incarnation;
                 self.lanes_count = *lanes_count;
                 self.bump_leader_epochs(*node);
+            }
+            MetadataRecord::DirectoryOpened { node, directory, path, lanes } => {
+                if *node == self.node {
+                    self.directories.opened(*directory, path, lanes);
+                }
             }
             MetadataRecord::TopicCreated { name, topic_id, settings } => {
                 let config = self.defaults.with(settings);
@@ -142,6 +157,9 @@ impl Catalog {
                 let leader = replicas.first().expect("a partition has a replica").node;
                 let partition = Partition { replicas: replicas.clone(), leader, leader_epoch: *leader_epoch };
                 topic.partitions.push(partition);
+                for replica in replicas.iter().filter(|replica| replica.node == self.node) {
+                    self.directories.partition_came(replica.lane);
+                }
             }
             MetadataRecord::TopicSettingsChanged { topic_id, settings } => {
                 let name = self.names.get(topic_id).expect("a changed topic exists");
@@ -151,7 +169,11 @@ impl Catalog {
             }
             MetadataRecord::TopicDeleted { topic_id } => {
                 let name = self.names.remove(topic_id).expect("a deleted topic existed");
-                self.topics.remove(&name).expect("names and topics agree");
+                let topic = self.topics.remove(&name).expect("names and topics agree");
+                let replicas = topic.partitions.iter().flat_map(|partition| &partition.replicas);
+                for replica in replicas.filter(|replica| replica.node == self.node) {
+                    self.directories.partition_went(replica.lane);
+                }
             }
             MetadataRecord::ProducerIdsReserved { next } => {
                 assert!(*next > self.producer_ids_next, "producer ids are never given out twice");

@@ -1,11 +1,12 @@
 //! Catalog: the state of the cluster as a pure state machine over metadata records.
 //!
-//! Owns:     topics, their ids, partitions and settings; the node; producer id blocks.
+//! Owns:     topics, their ids, partitions and settings; the node and its log directories; producer ids.
 //! Promises: the same records in the same order give the same image on every shard and node.
 //! Never:    reads a clock, a file or a socket; knows wire messages or Kafka's codes.
 //! Called by `control` (decide, then commit) and by every shard (apply deltas, look up).
 
 pub mod decide;
+pub mod directories;
 pub mod image;
 pub mod record;
 pub mod topic_name;

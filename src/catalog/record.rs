@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId};
+use crate::base::ids::{DirectoryId, LaneId, LeaderEpoch, NodeId, PartitionId, TopicId};
 
 /// One replica of a partition: the broker that holds it and the lane it lives in there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,11 +21,20 @@ pub enum MetadataRecord {
         cluster_id: String,
     },
     /// A broker started: every partition it leads gets a new leader epoch, so that no epoch has
-    /// two writer incarnations.
+    /// two writer incarnations. `lanes_count`: lanes of each log directory that take new partitions,
+    /// which is one for each of its shards.
     NodeStarted {
         node: NodeId,
         incarnation: u64,
         lanes_count: u16,
+    },
+    /// A log directory of a broker is found at `path` from here on and has these lanes besides those it
+    /// had. Durable before such a lane is made: no number is given out twice, whatever is missing.
+    DirectoryOpened {
+        node: NodeId,
+        directory: DirectoryId,
+        path: String,
+        lanes: Vec<LaneId>,
     },
     TopicCreated {
         name: String,

@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
-use crate::base::ids::{NodeId, TopicId};
+use crate::base::ids::{DirectoryId, NodeId, TopicId};
 use crate::catalog::decide::{CreationDefaults, Refusal};
+use crate::catalog::directories::{DirectoryRefusal, FoundDirectory};
 use crate::catalog::{Catalog, MetadataRecord};
+use crate::metrics::directory::DirectoryCells;
 use crate::partition::topic_config::TopicConfig;
 use command::{ControlCommand, ControlEvent, ControlOutcome, TopicOutcome, TopicRef};
 use quorum::{Quorum, QuorumError};
@@ -29,8 +31,18 @@ pub struct ControlOptions {
     pub store: PathBuf,
     pub node: NodeId,
     pub lanes_count: u16,
+    /// The log directories that are there.
+    pub directories: Vec<FoundDirectory>,
     pub defaults: TopicConfig,
     pub creation: CreationDefaults,
+}
+
+/// What every shard begins with.
+pub struct Opened {
+    /// Every committed record.
+    pub records: Vec<MetadataRecord>,
+    /// The log directories that aren't what the metadata says, by index, and why.
+    pub refused: Vec<(usize, DirectoryRefusal)>,
 }
 
 /// Sends an event to one shard; called on the control thread.
@@ -100,9 +112,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens the store, commits that this node started, and returns every committed record: what a
-    /// shard begins with.
-    pub async fn open(options: ControlOptions) -> Result<(Self, Vec<MetadataRecord>), QuorumError> {
+    /// Opens the store, and commits that this node started with the lanes that its log directories get.
+    pub async fn open(options: ControlOptions) -> Result<(Self, Opened), QuorumError> {
         let (quorum, mut records) = Quorum::open(&options.store, options.node).await?;
         let mut catalog = Catalog::new(options.node, options.defaults.clone());
         records.iter().for_each(|record| catalog.apply(record));
@@ -115,20 +126,34 @@ impl Control {
             incarnation: catalog.incarnation + 1,
             lanes_count: options.lanes_count,
         });
+        let outcomes = catalog.directories.open(options.node, &options.directories, options.lanes_count);
+        let mut refused = Vec::new();
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Ok(record) => started.extend(record),
+                Err(refusal) => refused.push((index, refusal)),
+            }
+        }
         quorum.propose(started.clone()).await?;
         started.iter().for_each(|record| catalog.apply(record));
         records.extend(started);
         let (sender, receiver) = mpsc::unbounded_channel();
-        Ok((Self { options, quorum, catalog, sender, receiver }, records))
+        Ok((Self { options, quorum, catalog, sender, receiver }, Opened { records, refused }))
     }
 
     pub fn handle(&self, shard: usize) -> ControlHandle {
         ControlHandle { shard, sender: self.sender.clone() }
     }
 
-    /// Serves commands until the process ends. `posts` has one entry per shard.
-    pub async fn run(mut self, mut posts: Vec<Post>) {
+    /// Serves commands until the process ends. `posts` has one entry per shard; `directories` are the
+    /// log directories that new partitions may go to as long as nobody has told that they failed.
+    pub async fn run(mut self, mut posts: Vec<Post>, directories: Vec<&'static DirectoryCells>) {
         while let Some(envelope) = self.receiver.recv().await {
+            let known: Vec<DirectoryId> = self.catalog.directories.iter().map(|known| known.id).collect();
+            let serves = |id| directories.iter().any(|cells| cells.id == Some(id) && !cells.is_failed());
+            for id in known.into_iter().filter(|id| !serves(*id)) {
+                self.catalog.directories.fail(id);
+            }
             let decision = self.decide(envelope.command);
             let outcome = self.commit(decision, &mut posts).await;
             let reply = ControlEvent::Reply { request: envelope.request, outcome };

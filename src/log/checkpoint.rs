@@ -231,8 +231,10 @@ impl Lane {
                 job.created = true;
                 ring.open(self.jobs.token(key), &self.image_path(), OpenMode::CreateNew);
             }
-            (Step::Open | Step::OpenNew | Step::Allocate, Err(IoError::NoSpace | IoError::NoDescriptors)) => {
-                // Nothing was written over: the image is made anew when there is space.
+            // The newest image stays as it is: this one is made anew when there is space. On a file system that
+            // reserves none, only the write finds out.
+            (Step::Open | Step::OpenNew | Step::Allocate, Err(IoError::NoSpace | IoError::NoDescriptors))
+            | (Step::Write, Err(IoError::NoSpace)) => {
                 self.cycle.paused_until = Some(self.now.plus_ms(500));
                 self.checkpoint.state = State::None;
                 self.cycle.phase = Phase::Idle;
@@ -272,7 +274,7 @@ impl Lane {
             }
             (Step::Flush, Ok(())) if job.created => {
                 job.step = Step::FlushDir;
-                ring.flush_dir(self.jobs.token(key), &self.lane_dir.join("checkpoint"));
+                self.jobs.flush_dir(ring, key, &self.lane_dir.join("checkpoint"));
             }
             (Step::Flush | Step::FlushDir, Ok(())) => {
                 self.image_end(ring, &job);

@@ -86,14 +86,14 @@ impl Lane {
     /// One bounded step of background work. Returns true when more could be done right away; false
     /// when everything waits for a completion, for new bytes, or for time.
     pub fn housekeep(&mut self, ring: &mut Ring, now: MonotonicNs, _wall: WallMs) -> bool {
-        self.now = now;
+        self.set_now(now);
         if self.fenced.is_some() {
             return false;
         }
         self.resume_parked(ring);
+        self.jobs.retry_unopened(ring);
         self.prewrite_start(ring);
         self.start_drops(ring);
-        self.start_seals(ring);
         self.start_unlinks(ring);
         self.start_leftovers(ring);
         self.clean_poll(ring);
@@ -103,6 +103,7 @@ impl Lane {
             return false;
         }
         self.cycle.paused_until = None;
+        self.start_seals(ring);
         let more = self.cycle_step(ring);
         self.relieve_pool(ring);
         self.start_candidates(ring);
@@ -114,7 +115,8 @@ impl Lane {
         let proof = self.wants_proof().then(|| self.cycle.last_group.plus_ms(PROOF_MS));
         let company =
             self.cycle.waits.since().filter(|_| self.takes_groups()).map(|since| since.plus_ms(COMPANY_MS));
-        [proof, company, self.cycle.paused_until, self.scrub_at()].into_iter().flatten().min()
+        let times = [proof, company, self.cycle.paused_until, self.jobs.retry_at, self.scrub_at()];
+        times.into_iter().flatten().min()
     }
 
     pub(super) fn resume_parked(&mut self, ring: &mut Ring) {

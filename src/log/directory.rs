@@ -5,44 +5,42 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk, failed};
 use super::format::{BLOCK_BYTES, VERSION};
 use super::options::LaneError;
-use crate::base::ids::LaneId;
+use crate::base::ids::{DirectoryId, LaneId};
 use crate::ring::{IoBuffer, IoError, OpenMode, Ring};
 
-/// `<log dir>/format`: one line of text, this prefix and the version.
+/// `<log dir>/format`: two lines of text, these prefixes with the version and the directory's id.
 const FORMAT_FILE: &str = "format";
 const FORMAT_PREFIX: &str = "corelane log directory, format version ";
+const ID_PREFIX: &str = "directory.id=";
 
-/// Makes what is missing of a log directory's layout, durably, and checks its format version.
+/// Makes what is missing of a log directory's layout, durably, and checks its format version. The id
+/// is drawn once, and says from then on which directory this is.
 ///
 /// Errors: `NewerVersion` where a newer program wrote it; `Damaged` where lanes are there and the
-///         version isn't; `Io`.
-pub fn prepare_dir(ring: &mut Ring, dir: &Path, owner: u8) -> Result<(), LaneError> {
+///         version or the id isn't; `Io`.
+pub fn prepare_dir(ring: &mut Ring, dir: &Path, owner: u8) -> Result<DirectoryId, LaneError> {
     let mut disk = Disk::new(ring, owner);
     make_dirs(&mut disk, dir)?;
     let lanes = dir.join("lanes");
     let path = dir.join(FORMAT_FILE);
-    let version = read_version(&mut disk, &path)?;
-    if let Some(version) = version {
-        if version > VERSION {
-            return Err(LaneError::NewerVersion {
-                what: format!("log directory {}", dir.display()),
-                version,
-            });
-        }
-    } else {
-        // The version is durable before the first lane is made.
-        if disk.ring.list_dir(&lanes).is_ok_and(|entries| !entries.is_empty()) {
-            let what = format!("{} holds lanes but {} tells no version", dir.display(), path.display());
+    let text = read_format(&mut disk, &path)?;
+    let known = text.as_deref().and_then(|text| Some((version_of(text)?, id_of(text))));
+    if let Some((version, _)) = known.filter(|(version, _)| *version > VERSION) {
+        return Err(LaneError::NewerVersion { what: format!("log directory {}", dir.display()), version });
+    }
+    let id = match known {
+        Some((_, Some(id))) => id,
+        _ if disk.ring.list_dir(&lanes).is_ok_and(|entries| !entries.is_empty()) => {
+            let what =
+                format!("{} holds lanes but {} tells no version and id", dir.display(), path.display());
             return Err(LaneError::Damaged { what });
         }
-        let line = format!("{FORMAT_PREFIX}{VERSION}\n");
-        let mut buffer = IoBuffer::new(BLOCK_BYTES);
-        buffer[..line.len()].copy_from_slice(line.as_bytes());
-        disk.write_file(&path, buffer, Some(line.len() as u64))?;
-        disk.flush_dir(dir)?;
-    }
+        // Version and id are durable before the first lane is made.
+        _ => write_format(&mut disk, dir, &path)?,
+    };
     disk.make_dir(&lanes)?;
-    disk.flush_dir(dir)
+    disk.flush_dir(dir)?;
+    Ok(id)
 }
 
 /// Makes `dir` and those of its parents that are missing.
@@ -58,7 +56,7 @@ fn make_dirs(disk: &mut Disk<'_>, dir: &Path) -> Result<(), LaneError> {
     disk.flush_dir(parent.unwrap_or(Path::new(".")))
 }
 
-fn read_version(disk: &mut Disk<'_>, path: &Path) -> Result<Option<u16>, LaneError> {
+fn read_format(disk: &mut Disk<'_>, path: &Path) -> Result<Option<String>, LaneError> {
     let file = match disk.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(IoError::NotFound) => return Ok(None),
@@ -66,9 +64,26 @@ fn read_version(disk: &mut Disk<'_>, path: &Path) -> Result<Option<u16>, LaneErr
     };
     let bytes = disk.read_all(file, BLOCK_BYTES as u64).map_err(|error| failed("reading", path, error))?;
     disk.ring.close(file);
-    let text = String::from_utf8_lossy(&bytes);
-    let number = text.lines().next().and_then(|line| line.strip_prefix(FORMAT_PREFIX));
-    Ok(number.and_then(|number| number.trim().parse().ok()))
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn version_of(text: &str) -> Option<u16> {
+    text.lines().next()?.strip_prefix(FORMAT_PREFIX)?.trim().parse().ok()
+}
+
+fn id_of(text: &str) -> Option<DirectoryId> {
+    DirectoryId::from_hex(text.lines().nth(1)?.strip_prefix(ID_PREFIX)?.trim())
+}
+
+fn write_format(disk: &mut Disk<'_>, dir: &Path, path: &Path) -> Result<DirectoryId, LaneError> {
+    let mut id = DirectoryId([0; 16]);
+    disk.ring.entropy(&mut id.0);
+    let text = format!("{FORMAT_PREFIX}{VERSION}\n{ID_PREFIX}{}\n", id.to_hex());
+    let mut buffer = IoBuffer::new(BLOCK_BYTES);
+    buffer[..text.len()].copy_from_slice(text.as_bytes());
+    disk.write_file(path, buffer, Some(text.len() as u64))?;
+    disk.flush_dir(dir)?;
+    Ok(id)
 }
 
 /// The lanes of a log directory, in order.

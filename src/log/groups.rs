@@ -15,7 +15,7 @@ const ROOM_SHARE: usize = 8;
 impl Lane {
     /// Starts a commit group when none is in flight and entries wait, and the reads that wait.
     pub fn turn(&mut self, ring: &mut Ring, now: MonotonicNs) {
-        self.now = now;
+        self.set_now(now);
         if self.is_group_due() {
             self.group_start(ring, false);
         }

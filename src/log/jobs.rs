@@ -1,5 +1,7 @@
 //! Jobs: what a lane does on its disk in the background, one operation in flight each.
 
+use std::path::{Path, PathBuf};
+
 use super::checkpoint::ImageWrite;
 use super::journal::Effect;
 use super::lane::Lane;
@@ -65,10 +67,12 @@ impl Done {
     }
 }
 
-/// A job, taken out while it is at work; `in_flight` while its operation is.
+/// A job, taken out while it is at work; its operation's submission while that is in flight.
 struct Slot {
     job: Option<Job>,
-    in_flight: bool,
+    since: Option<MonotonicNs>,
+    /// The directory that the operation flushes.
+    dir: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -76,6 +80,10 @@ pub(super) struct Jobs {
     slots: Slab<Slot>,
     owner: u8,
     pub(super) materialising_count: usize,
+    pub(super) now: MonotonicNs,
+    /// Directories that couldn't be opened for their flush, without descriptors: tried again then.
+    unopened: Vec<Key>,
+    pub(super) retry_at: Option<MonotonicNs>,
 }
 
 impl Jobs {
@@ -85,15 +93,55 @@ impl Jobs {
 
     /// A key for a job that begins with `start`.
     pub(super) fn reserve(&mut self) -> Key {
-        self.slots.insert(Slot { job: None, in_flight: false })
+        self.slots.insert(Slot { job: None, since: None, dir: None })
     }
 
     /// The token of a job's next operation.
     pub(super) fn token(&mut self, key: Key) -> Token {
         let slot = self.slots.get_mut(key).expect("the job has a slot");
-        assert!(!slot.in_flight, "a job has one operation in flight");
-        slot.in_flight = true;
+        assert!(slot.since.is_none(), "a job has one operation in flight");
+        slot.since = Some(self.now);
         Token::new(self.owner, key.to_u56())
+    }
+
+    /// Flushes a directory. That needs a descriptor for the moment: without one the flush isn't begun,
+    /// and so not failed, and is tried until there is one.
+    pub(super) fn flush_dir(&mut self, ring: &mut Ring, key: Key, dir: &Path) {
+        ring.flush_dir(self.token(key), dir);
+        let slot = self.slots.get_mut(key).expect("the job has a slot");
+        slot.dir = Some(dir.to_path_buf());
+    }
+
+    /// True where the operation that ended is a flush of a directory that has to wait.
+    fn keep_unopened(&mut self, key: Key, completion: &Completion) -> bool {
+        let slot = self.slots.get_mut(key).expect("the caller found it");
+        let waits = slot.dir.is_some()
+            && matches!(completion, Completion::Done { result: Err(IoError::NoDescriptors), .. });
+        if waits {
+            self.unopened.push(key);
+            self.retry_at = Some(self.now.plus_ms(RETRY_MS));
+        } else {
+            slot.dir = None;
+        }
+        waits
+    }
+
+    /// Tries the flushes that wait again when it is time.
+    pub(super) fn retry_unopened(&mut self, ring: &mut Ring) {
+        if self.retry_at.is_none_or(|at| self.now < at) {
+            return;
+        }
+        self.retry_at = None;
+        for key in std::mem::take(&mut self.unopened) {
+            let dir = self.slots.get_mut(key).and_then(|slot| slot.dir.take()).expect("its job waits for it");
+            self.flush_dir(ring, key, &dir);
+        }
+    }
+
+    /// When the oldest operation in flight was submitted.
+    pub(super) fn oldest(&self) -> Option<MonotonicNs> {
+        // Those of a recovery, which has no time, aren't counted.
+        self.slots.iter().filter_map(|(_, slot)| slot.since).filter(|since| since.0 > 0).min()
     }
 
     pub(super) fn put(&mut self, key: Key, job: Option<Job>) {
@@ -118,13 +166,25 @@ impl Jobs {
 
     /// The token of some operation in flight: what a blocking wait may wait for.
     pub(super) fn any_in_flight(&self) -> Option<Token> {
-        let in_flight =
-            |(key, slot): (Key, &Slot)| slot.in_flight.then(|| Token::new(self.owner, key.to_u56()));
+        let in_flight = |(key, slot): (Key, &Slot)| slot.since.map(|_| Token::new(self.owner, key.to_u56()));
         self.slots.iter().find_map(in_flight)
     }
 }
 
+/// How long a flush of a directory waits for a descriptor.
+const RETRY_MS: u64 = 500;
+
 impl Lane {
+    pub(super) fn set_now(&mut self, now: MonotonicNs) {
+        self.now = now;
+        self.jobs.now = now;
+    }
+
+    /// When the oldest operation in flight was submitted: a disk that hangs lets it grow old.
+    pub fn oldest_operation(&self) -> Option<MonotonicNs> {
+        self.jobs.oldest()
+    }
+
     /// Takes a completion whose token has the lane's owner; what follows from it is in `events`.
     pub fn complete(
         &mut self,
@@ -132,7 +192,7 @@ impl Lane {
         completion: Completion,
         events: &mut Vec<super::options::LaneEvent>,
     ) {
-        self.now = ring.now();
+        self.set_now(ring.now());
         self.complete_job(ring, completion);
         self.note_room();
         events.append(&mut self.events);
@@ -142,8 +202,11 @@ impl Lane {
         let Some(token) = completion.token() else { return };
         let key = Key::from_u56(token.value());
         let Some(slot) = self.jobs.slots.get_mut(key) else { return };
-        slot.in_flight = false;
-        let Some(job) = slot.job.take() else { return };
+        slot.since = None;
+        if self.jobs.keep_unopened(key, &completion) {
+            return;
+        }
+        let Some(job) = self.jobs.take(key) else { return };
         let done = Done::from_completion(completion);
         let next = match job {
             Job::Group(group) => {

@@ -29,7 +29,7 @@ use super::scrub::Scrub;
 use super::segment::{self, Segment};
 use super::stats::LaneStats;
 use super::tail::TailPool;
-use crate::base::ids::{LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
+use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
 use crate::protocol::record_batch::BatchHeader;
 
 pub struct Lane {
@@ -376,6 +376,32 @@ impl Lane {
             id: segment.id,
             sealed: segment.sealed,
         })
+    }
+
+    /// Bytes in memory that no space on disk is allocated for yet.
+    pub fn unplaced_bytes(&self) -> u64 {
+        self.partitions.iter().map(PartitionLog::unplaced_bytes).sum()
+    }
+
+    /// Bytes of disk space allocated since the lane was opened.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.stats.allocated_bytes
+    }
+
+    pub fn id(&self) -> LaneId {
+        self.options.lane
+    }
+
+    /// The owner byte of its operations' tokens.
+    pub fn owner(&self) -> u8 {
+        self.options.owner
+    }
+
+    /// Another lane of its log directory is fenced: this one takes nothing any more either.
+    pub fn fence_with_directory(&mut self, what: &str) {
+        if self.fenced.is_none() {
+            self.fenced = Some(what.to_owned());
+        }
     }
 
     /// Why the lane takes nothing any more.

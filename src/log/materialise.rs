@@ -71,6 +71,8 @@ pub(super) struct Materialise {
     step: Step,
     /// The pinned file of this segment.
     pinned: Option<(u64, FileId)>,
+    /// No space is reserved ahead: the disk had none for that.
+    exact: bool,
     /// Bytes of the block at `written` that are on disk already, where they aren't in memory.
     head: Vec<u8>,
 }
@@ -118,7 +120,15 @@ impl Lane {
         }
         partition.busy = true;
         self.jobs.materialising_count += 1;
-        let job = Materialise { log, target, flush, step: Step::Decide, pinned: None, head: Vec::new() };
+        let job = Materialise {
+            log,
+            target,
+            flush,
+            step: Step::Decide,
+            pinned: None,
+            exact: false,
+            head: Vec::new(),
+        };
         let key = self.jobs.reserve();
         let next = self.materialise_decide(ring, key, job);
         self.jobs.put(key, next.map(Job::Materialise));
@@ -189,6 +199,15 @@ impl Lane {
                 Some(job)
             }
             (Step::RemoveStale, Ok(())) => self.materialise_open_new(ring, key, job),
+            (Step::Allocate { .. }, Err(IoError::NoSpace)) if !job.exact => {
+                job.exact = true;
+                self.materialise_decide(ring, key, job)
+            }
+            // Nothing depends on it yet: its bytes stay in memory and in the journal.
+            (Step::Write { .. }, Err(IoError::NoSpace)) => {
+                self.staging.put(done.into_buffer());
+                self.materialise_pause(job)
+            }
             (
                 Step::MakeDir | Step::OpenNew | Step::OpenExisting | Step::Allocate { .. },
                 Err(IoError::NoSpace | IoError::NoDescriptors),
@@ -338,7 +357,8 @@ impl Lane {
         let partition = self.partition(job.log);
         let segment = partition.segment(written.segment).expect("what is written to stays");
         if end_block > segment.allocated {
-            let ahead = segment.bytes.clamp(end_block - block, ALLOCATE_BYTES_MAX);
+            let wanted = if job.exact { 0 } else { segment.bytes };
+            let ahead = wanted.clamp(end_block - block, ALLOCATE_BYTES_MAX);
             let to = blocks_up(block + ahead.min(partition.settings.segment_bytes_max)).max(end_block);
             let from = segment.allocated.max(block);
             job.step = Step::Allocate { end: to };
@@ -452,7 +472,9 @@ impl Lane {
     fn note_allocated(&mut self, log: LogId, end: u64) {
         let partition = self.partitions.get_mut(log).expect("a busy partition stays");
         let id = partition.ends.written.segment;
-        partition.segment_mut(id).expect("what is written to stays").allocated = end;
+        let segment = partition.segment_mut(id).expect("what is written to stays");
+        self.stats.allocated_bytes += end - segment.allocated.min(end);
+        segment.allocated = end;
     }
 
     fn note_written(&mut self, log: LogId, end: u64) {
@@ -494,7 +516,7 @@ impl Lane {
         }
         let dir = partition.dir.clone();
         job.step = Step::FlushDir;
-        ring.flush_dir(self.jobs.token(key), &dir);
+        self.jobs.flush_dir(ring, key, &dir);
         Some(job)
     }
 
@@ -509,7 +531,7 @@ impl Lane {
         }
         let parent = partitions_dir(&self.lane_dir);
         job.step = Step::FlushParent;
-        ring.flush_dir(self.jobs.token(key), &parent);
+        self.jobs.flush_dir(ring, key, &parent);
         Some(job)
     }
 

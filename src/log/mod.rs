@@ -1,4 +1,4 @@
-//! Log: the storage of one log directory, in lanes.
+//! Log: the storage of a log directory, in lanes.
 //!
 //! Owns:     every byte on disk below a log directory but `meta/`; the tail of every partition in memory.
 //! Promises: what an event calls durable is found again after any crash, at its offset, with its bytes;

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::damage::Damage;
+use super::format::blocks_up;
 use super::options::{LogId, PartitionSettings};
 use super::place::Place;
 use super::producers::ProducerTable;
@@ -204,6 +205,17 @@ impl PartitionLog {
         let (written, end) = (self.ends.written, self.end());
         // An empty new segment behind a wholly written one leaves nothing to write.
         written < end && !(end.position == 0 && self.is_final_end(written) && self.follows(written, end))
+    }
+
+    /// Bytes in memory that no space on disk is allocated for yet, in whole blocks.
+    pub(super) fn unplaced_bytes(&self) -> u64 {
+        let written = self.ends.written;
+        let from = self.segment_index(written.segment).unwrap_or(0);
+        let unplaced = |segment: &Segment| {
+            let placed = if segment.id == written.segment { written.position } else { 0 };
+            blocks_up(segment.bytes).saturating_sub(blocks_up(placed).max(segment.allocated))
+        };
+        self.segments.range(from..).map(unplaced).sum()
     }
 
     /// `place` is the final end of a rolled segment.

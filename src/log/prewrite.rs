@@ -26,6 +26,7 @@ pub(super) struct Prewrite {
 enum Step {
     OpenNew,
     RemoveStale,
+    GiveUp,
     Write,
     Flush,
     FlushDir,
@@ -99,13 +100,19 @@ impl Lane {
                 ring.open(self.jobs.token(key), &self.prewrite_path(&job), OpenMode::CreateNew);
             }
             // It isn't in use yet: the journal goes on with the files it has.
-            (Step::OpenNew | Step::Write, Err(IoError::NoSpace | IoError::NoDescriptors)) => {
-                self.checkpoint.prewrites.missing.push(job.number);
-                self.checkpoint.prewrites.at_work = false;
-                self.cycle.paused_until = Some(self.now.plus_ms(500));
-                if let Some(file) = job.file {
-                    ring.close(file);
-                }
+            (Step::OpenNew, Err(IoError::NoSpace | IoError::NoDescriptors)) => {
+                self.prewrite_later(job.number);
+                return None;
+            }
+            // What it has taken of the space is given back: others need it more.
+            (Step::Write, Err(IoError::NoSpace | IoError::Short { .. })) => {
+                ring.close(job.file.take().expect("opened"));
+                job.step = Step::GiveUp;
+                ring.remove_file(self.jobs.token(key), &self.prewrite_path(&job));
+                return Some(job);
+            }
+            (Step::GiveUp, Ok(())) => {
+                self.prewrite_later(job.number);
                 return None;
             }
             (_, Err(error)) => {
@@ -132,7 +139,7 @@ impl Lane {
             (Step::Flush, Ok(())) => {
                 job.step = Step::FlushDir;
                 let dir = self.lane_dir.join("journal");
-                ring.flush_dir(self.jobs.token(key), &dir);
+                self.jobs.flush_dir(ring, key, &dir);
             }
             (Step::FlushDir, Ok(())) => {
                 job.step = Step::Stamp;
@@ -150,10 +157,18 @@ impl Lane {
         Some(job)
     }
 
+    /// Space or descriptors are short.
+    fn prewrite_later(&mut self, number: u32) {
+        self.checkpoint.prewrites.missing.push(number);
+        self.checkpoint.prewrites.at_work = false;
+        self.cycle.paused_until = Some(self.now.plus_ms(500));
+    }
+
     fn prewrite_write(&mut self, ring: &mut Ring, key: Key, mut job: Prewrite, zeros: IoBuffer) -> Prewrite {
         let bytes = (zeros.len() as u64).min(self.journal_file_bytes() - job.position) as usize;
         let position = job.position;
         job.position += bytes as u64;
+        self.stats.allocated_bytes += bytes as u64;
         job.step = Step::Write;
         let file = job.file.expect("opened");
         ring.write(self.jobs.token(key), file, position, zeros, 0..bytes, WriteMode::Plain);

@@ -20,6 +20,8 @@ use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring};
 
 /// Read at once; more for a larger batch.
 const WINDOW_BYTES: usize = 256 << 10;
+/// How long it waits for a descriptor.
+const RETRY_MS: u64 = 500;
 /// A start has better things to do.
 const FIRST_ROUND_MS: u64 = 600_000;
 
@@ -193,6 +195,7 @@ impl Lane {
             Err(error) => Err(error),
         };
         match (at.step, done) {
+            (_, Done::Opened(Err(IoError::NoDescriptors))) => self.scrub.next_at = self.now.plus_ms(RETRY_MS),
             (Step::OpenIndex, Done::Opened(Ok(file))) => at.step = Step::ReadIndex(file),
             // Missing, or the disk refuses it: made again from the segment.
             (Step::OpenIndex, _) => at.step = Step::Window,

@@ -123,7 +123,7 @@ impl Lane {
             }
             // An index takes a block or five. Where not even these are left the segment stays
             // unsealed, its rows in the checkpoint.
-            (Step::WriteIndex, Err(IoError::NoSpace)) => {
+            (Step::WriteIndex, Err(IoError::NoSpace | IoError::Short { .. })) => {
                 self.cycle.paused_until = Some(self.now.plus_ms(500));
                 self.cycle.seals.push_back((job.log, job.segment, 0));
                 return self.seal_end(ring, job);
@@ -165,7 +165,7 @@ impl Lane {
             (Step::FlushIndex, Ok(())) => {
                 job.step = Step::FlushDir;
                 let dir = self.partition(job.log).dir.clone();
-                ring.flush_dir(self.jobs.token(key), &dir);
+                self.jobs.flush_dir(ring, key, &dir);
             }
             (Step::FlushDir, Ok(())) => {
                 let partition = self.partitions.get_mut(job.log).expect("a busy partition stays");

@@ -18,6 +18,8 @@ pub struct LaneStats {
     pub flush_buckets: [u64; FLUSH_BUCKETS_US.len() + 1],
     pub flush_ns_sum: u64,
     pub materialised_bytes: u64,
+    /// Disk space taken for segments and journal files.
+    pub allocated_bytes: u64,
     pub materialise_writes_count: u64,
     pub segment_flushes_count: u64,
     pub image_entries_count: u64,

@@ -103,7 +103,7 @@ impl Lane {
         self.turn(ring, now);
         if let Some(token) = self.jobs.any_in_flight() {
             let completion = ring.wait(token);
-            self.now = ring.now();
+            self.set_now(ring.now());
             self.complete_job(ring, completion);
         } else if !more && self.fenced.is_none() && self.cycle.paused_until.is_some() {
             let what = format!("lane {} can't be stopped in order: no space", self.options.lane.0);

@@ -153,13 +153,13 @@ impl Lane {
                 } else {
                     job.step = Step::FlushDir;
                     let dir = self.partition(job.log).dir.clone();
-                    ring.flush_dir(self.jobs.token(key), &dir);
+                    self.jobs.flush_dir(ring, key, &dir);
                 }
             }
             Step::RemoveDir => {
                 job.step = Step::FlushDir;
                 let parent = partitions_dir(&self.lane_dir);
-                ring.flush_dir(self.jobs.token(key), &parent);
+                self.jobs.flush_dir(ring, key, &parent);
             }
             Step::FlushDir => {
                 self.unlink_end(&job);

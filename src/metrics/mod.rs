@@ -1,10 +1,11 @@
-//! Metrics: numbers that a shard writes and the control thread reads.
+//! Metrics: numbers that a shard writes and others read.
 //!
 //! Owns:     the cells and the inventory of their names.
 //! Promises: a cell has one writer, which stores without a locked instruction; readers see some
 //!           recent value.
 //! Never:    formats on a shard.
 
+pub mod directory;
 pub mod inventory;
 
 use std::sync::atomic::{AtomicU64, Ordering};

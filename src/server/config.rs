@@ -103,8 +103,22 @@ pub const FIELDS: &[Field] = &[
         "1.7976931348623157E308",
         "Bytes that compaction reads and writes per second at most, of all shards together. More than 0.",
     ),
-    field("log.dir", "", "One log directory; used when log.dirs isn't given."),
-    field("log.dirs", "./corelane-data", "Log directory. This version takes exactly one."),
+    field("log.dir", "", "Log directories; used when log.dirs isn't given."),
+    field(
+        "log.dir.free.bytes.min",
+        "67108864",
+        "Free bytes of a disk that producing leaves alone: below, it is refused until space is free. Bytes, 0 or more.",
+    ),
+    field(
+        "log.dir.stall.ms",
+        "10000",
+        "A disk that hasn't ended an operation for so long hangs: producing to it is refused until it has. Milliseconds, 1 or more.",
+    ),
+    field(
+        "log.dirs",
+        "./corelane-data",
+        "Log directories with commas, one per disk. The first holds the metadata, too. A new partition goes where the fewest are.",
+    ),
     field(
         "log.retention.check.interval.ms",
         "300000",
@@ -173,7 +187,8 @@ pub enum Cores {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node: NodeId,
-    pub log_dir: PathBuf,
+    /// Never empty; the first holds the metadata.
+    pub log_dirs: Vec<PathBuf>,
     pub listeners: Vec<Listener>,
     /// One per listener, in its order.
     pub advertised: Vec<Advertised>,
@@ -187,6 +202,8 @@ pub struct Config {
     pub scrub_bytes_per_second: u64,
     pub scrub_interval_ms: u64,
     pub cleaner: CleanerConfig,
+    pub free_bytes_min: u64,
+    pub stall_ms: u64,
     pub connections_max: usize,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
@@ -294,7 +311,6 @@ impl Config {
         let reader = Reader { settings };
         let (listeners, advertised) = listeners(&reader)?;
         let admin = reader.text("admin.listener");
-        let log_dirs = reader.text("log.dirs");
         let journal_bytes = reader.number("journal.bytes", 4 << 20, 1 << 40)? as u64;
         let batch_bytes = u64::from(topic_defaults.max_message_bytes);
         if journal_bytes < JOURNAL_PER_BATCH * batch_bytes {
@@ -302,12 +318,9 @@ impl Config {
             let why = format!("a batch of message.max.bytes = {batch_bytes} needs at least {least}");
             return Err(reader.wrong("journal.bytes", &why));
         }
-        if log_dirs.contains(',') {
-            return Err(reader.wrong("log.dirs", "this version takes exactly one log directory"));
-        }
         Ok(Self {
             node: NodeId(reader.number("node.id", 0, i64::from(i32::MAX))? as i32),
-            log_dir: PathBuf::from(log_dirs),
+            log_dirs: log_dirs(&reader)?,
             listeners,
             advertised,
             admin: match admin.trim() {
@@ -332,6 +345,8 @@ impl Config {
                 map_bytes_max: reader.number("log.cleaner.dedupe.buffer.size", 1 << 20, i64::MAX)? as usize,
                 io_bytes_per_second: reader.rate("log.cleaner.io.max.bytes.per.second")?,
             },
+            free_bytes_min: reader.number("log.dir.free.bytes.min", 0, i64::MAX)? as u64,
+            stall_ms: reader.number("log.dir.stall.ms", 1, i64::MAX)? as u64,
             connections_max: reader.number("max.connections", 1, i64::from(i32::MAX))? as usize,
             auto_create_topics: reader.truth("auto.create.topics.enable")?,
             offsets_partitions_count: reader.number("offsets.topic.num.partitions", 1, 10_000)? as i32,
@@ -365,6 +380,21 @@ impl Config {
             warnings,
         })
     }
+}
+
+fn log_dirs(reader: &Reader) -> Result<Vec<PathBuf>, ConfigError> {
+    let text = reader.text("log.dirs");
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in text.split(',').map(str::trim).filter(|dir| !dir.is_empty()).map(PathBuf::from) {
+        if dirs.contains(&dir) {
+            return Err(reader.wrong("log.dirs", &format!("{} is given twice", dir.display())));
+        }
+        dirs.push(dir);
+    }
+    if dirs.is_empty() {
+        return Err(reader.wrong("log.dirs", "at least one log directory is needed"));
+    }
+    Ok(dirs)
 }
 
 /// Takes the settings that are defaults of topic settings out of `settings`.
@@ -556,9 +586,10 @@ mod tests {
             ("advertised.listeners", "OTHER://h:1"),
             ("cores", "a"),
             ("auto.create.topics.enable", "yes"),
-            ("log.dirs", "/a,/b"),
             ("log.cleaner.io.max.bytes.per.second", "0"),
             ("log.cleaner.enable", "perhaps"),
+            ("log.dirs", "/a,/b, /a"),
+            ("log.dirs", " ,"),
             ("segment.bytes", "1"),
             ("log.segment.bytes", "1"),
         ];
@@ -566,6 +597,15 @@ mod tests {
             let error = read(&[(name, value)]).expect_err(name);
             assert!(error.contains(name) && error.contains("test"), "{error}");
         }
+    }
+
+    #[test]
+    fn several_log_directories() {
+        let dirs = |pairs: &[(&str, &str)]| read(pairs).expect("valid").log_dirs;
+        assert_eq!(dirs(&[]), [PathBuf::from("./corelane-data")]);
+        assert_eq!(dirs(&[("log.dirs", "/a, /b,")]), [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(dirs(&[("log.dir", "/a,/b")]).len(), 2);
+        assert_eq!(dirs(&[("log.dir", "/a,/b"), ("log.dirs", "/c")]), [PathBuf::from("/c")]);
     }
 
     #[test]

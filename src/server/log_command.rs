@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::config::Config;
-use super::data_dir::DataDir;
+use super::log_dirs::{DirLock, PlacedLane};
 use super::shard_thread::lane_options;
 use crate::base::ids::{PartitionId, TopicId, TopicPartition};
 use crate::catalog::MetadataRecord;
@@ -26,11 +26,11 @@ fn ring() -> Result<Ring, String> {
 }
 
 /// Locks a folder that is there: nothing is made by looking.
-fn lock(dir: &Path) -> Result<DataDir, String> {
+fn lock(dir: &Path) -> Result<DirLock, String> {
     if !dir.join("lanes").is_dir() {
-        return Err(format!("{} is no data folder: it has no lanes", dir.display()));
+        return Err(format!("{} is no log directory: it has no lanes", dir.display()));
     }
-    DataDir::open(dir)
+    DirLock::take(dir)
 }
 
 /// Prints journals, checkpoints, segments and indexes readably: of a data folder, or one file of it.
@@ -102,19 +102,25 @@ pub fn verify(dir: &Path, bytes_per_second: Option<u64>) -> Result<(), String> {
 /// Lets a damaged partition go on without the records that are lost; says which these are. `name` is the
 /// topic's, `-` and the partition's number.
 pub fn accept_loss(config: &Config, name: &str) -> Result<(), String> {
-    let locked = lock(&config.log_dir)?;
-    let records = control::read_records(&locked.meta()).map_err(|error| error.to_string())?;
+    let mut locks = Vec::new();
+    for dir in &config.log_dirs {
+        locks.push(lock(dir)?);
+    }
+    let records =
+        control::read_records(&config.log_dirs[0].join("meta")).map_err(|error| error.to_string())?;
     let id = find(&records, name).ok_or_else(|| format!("there is no partition {name}"))?;
     let mut ring = ring()?;
-    for lane in log::list_lanes(&mut ring, &config.log_dir).map_err(|error| error.to_string())? {
-        let options = lane_options(config, lane, TOKEN_OWNER);
-        let recovered = Lane::recover(&mut ring, options);
-        let (mut lane, report) = recovered.map_err(|error| error.to_string())?;
-        if let Some(damage) = report.damaged.iter().find(|damage| damage.id == id) {
-            lane.accept_loss(&mut ring, damage.log).map_err(|error| error.to_string())?;
-            println!("{name}: {damage}");
-            println!("accepted: the next record gets offset {}", damage.log_end.0);
-            return Ok(());
+    for dir in &config.log_dirs {
+        for lane in log::list_lanes(&mut ring, dir).map_err(|error| error.to_string())? {
+            let options = lane_options(config, &PlacedLane { lane, dir: dir.clone() }, TOKEN_OWNER);
+            let recovered = Lane::recover(&mut ring, options);
+            let (mut lane, report) = recovered.map_err(|error| error.to_string())?;
+            if let Some(damage) = report.damaged.iter().find(|damage| damage.id == id) {
+                lane.accept_loss(&mut ring, damage.log).map_err(|error| error.to_string())?;
+                println!("{name}: {damage}");
+                println!("accepted: the next record gets offset {}", damage.log_end.0);
+                return Ok(());
+            }
         }
     }
     Err(format!("{name} isn't damaged: nothing was changed"))

@@ -6,21 +6,25 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::config::Config;
+use super::log_dirs::PlacedLane;
 use crate::api::Endpoint;
 use crate::api::describe_configs::BrokerSetting;
-use crate::base::ids::{LaneId, ShardId, TopicPartition};
+use crate::base::ids::{DirectoryId, ShardId, TopicPartition};
 use crate::base::queue::Receiver;
 use crate::catalog::{Catalog, MetadataRecord};
 use crate::control::ControlHandle;
 use crate::coordinator;
 use crate::log::{Lane, LaneOptions};
 use crate::metrics::Cells;
+use crate::metrics::directory::DirectoryCells;
 use crate::protocol::cold::COLD_BYTES_MAX;
 use crate::ring::{ListenerId, Ring, RingOptions, Waker};
 use crate::shard::clients::{ClientLimits, Clients};
 use crate::shard::compaction::CompactionOptions;
+use crate::shard::directories::Directories;
 use crate::shard::mail::{Mail, Mailbox, Peer};
 use crate::shard::metadata::Metadata;
+use crate::shard::room::RoomOptions;
 use crate::shard::storage::Storage;
 use crate::shard::worker::WorkerHandle;
 use crate::shard::{Shard, ShardParts, host};
@@ -33,7 +37,7 @@ const GROUP_BYTES_MAX: u64 = 4 << 20;
 pub struct ShardSetup {
     pub id: ShardId,
     pub core: Option<usize>,
-    pub lanes: Vec<LaneId>,
+    pub lanes: Vec<PlacedLane>,
     pub config: Config,
     pub broker_settings: Vec<BrokerSetting>,
     pub records: Vec<MetadataRecord>,
@@ -48,12 +52,15 @@ pub struct Built {
     pub partitions_count: usize,
     pub journal_bytes: u64,
     pub recovery_ms: u64,
+    /// Lanes that couldn't be recovered, and why.
+    pub failed: Vec<(PlacedLane, String)>,
 }
 
 /// The last thing a shard needs before it serves.
 pub struct Peers {
     pub mailbox: (Vec<Option<Peer>>, Vec<Receiver<Mail>>),
     pub endpoints: Vec<Endpoint>,
+    pub directories: Vec<&'static DirectoryCells>,
 }
 
 /// The server's side of the steps.
@@ -131,31 +138,41 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
     let mut ring = Ring::kernel(&RingOptions::default()).map_err(|error| error.to_string())?;
     let began = Instant::now();
     let mut lanes = Vec::new();
-    let mut built = Built { waker: ring.waker(), partitions_count: 0, journal_bytes: 0, recovery_ms: 0 };
-    for (index, lane) in setup.lanes.iter().enumerate() {
-        let options = lane_options(&setup.config, *lane, Storage::token_owner(index));
-        let (recovered, report) = Lane::recover(&mut ring, options)
-            .map_err(|error| format!("lane {} can't be recovered: {error}", lane.0))?;
-        if let Some(torn) = &report.torn_group {
-            tracing::info!(lane = lane.0, torn, "a torn last group was cut; it was never acknowledged");
+    let mut built = Built {
+        waker: ring.waker(),
+        partitions_count: 0,
+        journal_bytes: 0,
+        recovery_ms: 0,
+        failed: Vec::new(),
+    };
+    for (index, placed) in setup.lanes.iter().enumerate() {
+        let options = lane_options(&setup.config, placed, Storage::token_owner(index));
+        match Lane::recover(&mut ring, options) {
+            Ok((lane, report)) => {
+                if let Some(torn) = &report.torn_group {
+                    let lane = placed.lane.0;
+                    tracing::info!(lane, torn, "a torn last group was cut; it was never acknowledged");
+                }
+                for damage in &report.damaged {
+                    let partition = named(&setup.records, damage.id);
+                    tracing::error!(
+                        partition,
+                        "offline: {damage}; restore it, or `corelane log accept-loss {partition}`"
+                    );
+                }
+                built.partitions_count += report.partitions_count;
+                built.journal_bytes += report.journal_bytes;
+                lanes.push(lane);
+            }
+            Err(error) => built.failed.push((placed.clone(), error.to_string())),
         }
-        for damage in &report.damaged {
-            let partition = named(&setup.records, damage.id);
-            tracing::error!(
-                partition,
-                "offline: {damage}; restore it, or `corelane log accept-loss {partition}`"
-            );
-        }
-        built.partitions_count += report.partitions_count;
-        built.journal_bytes += report.journal_bytes;
-        lanes.push(recovered);
     }
     built.recovery_ms = began.elapsed().as_millis() as u64;
-    Ok((ring, Storage::new(setup.id, lanes, setup.lanes.clone(), setup.worker.clone()), built))
+    Ok((ring, Storage::new(setup.id, lanes, setup.worker.clone()), built))
 }
 
 /// The lane's share of what the configuration allows.
-pub fn lane_options(config: &Config, lane: LaneId, token_owner: u8) -> LaneOptions {
+pub fn lane_options(config: &Config, placed: &PlacedLane, token_owner: u8) -> LaneOptions {
     LaneOptions {
         journal_bytes: config.journal_bytes,
         journal_files_count: JOURNAL_FILES_COUNT,
@@ -163,7 +180,7 @@ pub fn lane_options(config: &Config, lane: LaneId, token_owner: u8) -> LaneOptio
         group_bytes_max: GROUP_BYTES_MAX.min(config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
         scrub_interval_ms: config.scrub_interval_ms,
-        ..LaneOptions::new(config.log_dir.clone(), lane, token_owner)
+        ..LaneOptions::new(placed.dir.clone(), placed.lane, token_owner)
     }
 }
 
@@ -202,12 +219,17 @@ fn serve_until_stopped(
     let config = setup.config;
     let mut catalog = Catalog::new(config.node, config.topic_defaults.clone());
     setup.records.iter().for_each(|record| catalog.apply(record));
+    let known: Vec<DirectoryId> = catalog.directories.iter().map(|known| known.id).collect();
+    for id in known.into_iter().filter(|id| peers.directories.iter().all(|cells| cells.id != Some(*id))) {
+        catalog.directories.fail(id);
+    }
     let limits = ClientLimits {
         request_bytes_max: config.request_bytes_max,
         cold_request_bytes_max: COLD_BYTES_MAX,
         idle_ms_max: config.idle_ms_max,
         connections_max: config.connections_max.div_ceil(peers.mailbox.0.len()),
     };
+    let rooms = RoomOptions { free_bytes_min: config.free_bytes_min, stall_ms: config.stall_ms };
     let metadata = Metadata::new(
         catalog,
         setup.control,
@@ -233,6 +255,7 @@ fn serve_until_stopped(
         mailbox: Mailbox::new(setup.id, others, receivers),
         retention: config.retention,
         compaction,
+        directories: Directories::new(peers.directories, rooms),
         group_options: coordinator::Options {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
             session_timeout_ms_min: i32::try_from(config.group_session_timeout_min_ms).unwrap_or(i32::MAX),

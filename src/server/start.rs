@@ -1,7 +1,8 @@
 //! Start: from a configuration to a serving broker, and back.
 //!
-//! Order: lock the folder; the control thread opens its store and commits that this node started;
-//! every shard makes its ring and recovers its lanes; only then listeners open, port by port.
+//! Order: lock the log directories; the control thread opens its store and commits that this node
+//! started, with the lanes its directories get; every shard makes its ring and recovers its lanes; only
+//! then listeners open, port by port.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,20 +11,21 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::config::{Config, Cores, FIELDS};
-use super::data_dir::DataDir;
+use super::log_dirs::LogDirs;
 use super::shard_thread::{self, Built, Peers, ShardSetup};
 use super::watchdog::{self, Watched};
 use crate::api::Endpoint;
 use crate::api::describe_configs::BrokerSetting;
-use crate::base::ids::{LaneId, ShardId};
+use crate::base::ids::ShardId;
 use crate::base::queue::{self, Receiver, Sender};
-use crate::catalog::MetadataRecord;
+use crate::catalog::directories::DirectoryRefusal;
+use crate::catalog::{Catalog, MetadataRecord};
 use crate::console;
-use crate::control::{Control, ControlHandle, ControlOptions, Post};
-use crate::log;
+use crate::control::{Control, ControlHandle, ControlOptions, Opened, Post};
 use crate::metrics::Cells;
+use crate::metrics::directory::DirectoryCells;
 use crate::partition::topic_config::SETTINGS;
-use crate::ring::{Ring, RingOptions, Waker};
+use crate::ring::Waker;
 use crate::shard::mail::{Mail, Peer, QUEUE_MAILS};
 use crate::shard::worker::{self, PostMail, WorkerHandle};
 
@@ -35,19 +37,21 @@ pub struct Broker {
     shards: Vec<JoinHandle<Result<(), String>>>,
     stops: Stops,
     stopping: Arc<AtomicBool>,
-    _data_dir: DataDir,
+    _log_dirs: LogDirs,
 }
 
 /// What the control thread hands to the others.
 struct ControlStarted {
     records: Vec<MetadataRecord>,
     handles: Vec<ControlHandle>,
+    refused: Vec<(usize, DirectoryRefusal)>,
 }
 
 /// What the control thread needs of the shards, once they are there.
 struct Connected {
     posts: Vec<Post>,
     watched: Vec<Watched>,
+    directories: Vec<&'static DirectoryCells>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -57,10 +61,9 @@ impl Broker {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let data_dir = DataDir::open(&config.log_dir)?;
+        let mut log_dirs = LogDirs::open(&config.log_dirs)?;
         let cores = placement(&config.cores)?;
         let shards_count = cores.len();
-        let lanes = find_lanes(&config, shards_count)?;
         let admin_listener = match config.admin {
             None => None,
             Some(address) => Some(
@@ -73,13 +76,17 @@ impl Broker {
         let (connected_sender, connected_receiver) = mpsc::channel();
         let started = start_control(
             &config,
-            &data_dir,
+            &log_dirs,
             shards_count,
             connected_receiver,
             admin_listener,
             cells.clone(),
         )?;
 
+        log_dirs.refuse(started.refused)?;
+        let mut catalog = Catalog::new(config.node, config.topic_defaults.clone());
+        started.records.iter().for_each(|record| catalog.apply(record));
+        let lanes = log_dirs.lanes(&catalog);
         let (worker, jobs) = WorkerHandle::new();
         let mut threads = Vec::new();
         let mut building = Vec::new();
@@ -89,8 +96,8 @@ impl Broker {
                 core: *core,
                 lanes: lanes
                     .iter()
-                    .copied()
-                    .filter(|lane| usize::from(lane.0) % shards_count == index)
+                    .filter(|placed| usize::from(placed.lane.0) % shards_count == index)
+                    .cloned()
                     .collect(),
                 config: config.clone(),
                 broker_settings: broker_settings(&config),
@@ -107,6 +114,8 @@ impl Broker {
         for steps in &building {
             built.push(steps.built()?);
         }
+        log_dirs.fail(built.iter_mut().flat_map(|built| std::mem::take(&mut built.failed)).collect())?;
+        let directories = log_dirs.watch(shards_count)?;
         let recovered_bytes: u64 = built.iter().map(|built| built.journal_bytes).sum();
         let recovery_ms = built.iter().map(|built| built.recovery_ms).max().unwrap_or(0);
         let addresses = open_listeners(&config, &building)?;
@@ -121,15 +130,17 @@ impl Broker {
             .spawn(move || worker::run(jobs, worker_posts))
             .map_err(|error| format!("the worker thread can't be started: {error}"))?;
         for (steps, mailbox) in building.iter().zip(peers) {
-            steps.serve(Peers { mailbox, endpoints: endpoints.clone() })?;
+            let (endpoints, directories) = (endpoints.clone(), directories.clone());
+            steps.serve(Peers { mailbox, endpoints, directories })?;
         }
         let stopping = Arc::new(AtomicBool::new(false));
-        let connected = Connected { posts, watched, stopping: stopping.clone() };
+        let connected = Connected { posts, watched, directories, stopping: stopping.clone() };
         connected_sender
             .send(connected)
             .map_err(|_| "the control thread ended while starting".to_string())?;
         tracing::info!(
             shards = shards_count,
+            directories = log_dirs.found().len(),
             lanes = lanes.len(),
             partitions = built.iter().map(|built| built.partitions_count).sum::<usize>(),
             recovery_ms,
@@ -137,7 +148,7 @@ impl Broker {
             start_ms = began.elapsed().as_millis() as u64,
             "serving"
         );
-        Ok(Self { addresses, admin, shards: threads, stops, stopping, _data_dir: data_dir })
+        Ok(Self { addresses, admin, shards: threads, stops, stopping, _log_dirs: log_dirs })
     }
 
     /// Answers what is in flight, makes everything durable, marks the stop as clean, and ends.
@@ -174,40 +185,19 @@ fn placement(cores: &Cores) -> Result<Vec<Option<usize>>, String> {
     }
 }
 
-/// Owner of the tokens of a ring that looks through the folder before any shard exists.
-const TOKEN_OWNER: u8 = 1;
-
-/// The lanes on disk, and one per shard at least.
-fn find_lanes(config: &Config, shards_count: usize) -> Result<Vec<LaneId>, String> {
-    let mut ring = Ring::kernel(&RingOptions {
-        receive_buffers_count: 1,
-        receive_buffer_bytes: 4096,
-        ..RingOptions::default()
-    })
-    .map_err(|error| error.to_string())?;
-    log::prepare_dir(&mut ring, &config.log_dir, TOKEN_OWNER).map_err(|error| error.to_string())?;
-    let mut lanes = log::list_lanes(&mut ring, &config.log_dir).map_err(|error| error.to_string())?;
-    for lane in (0..shards_count).map(|lane| LaneId(lane as u16)) {
-        if !lanes.contains(&lane) {
-            lanes.push(lane);
-        }
-    }
-    lanes.sort_unstable();
-    Ok(lanes)
-}
-
 fn start_control(
     config: &Config,
-    data_dir: &DataDir,
+    log_dirs: &LogDirs,
     shards_count: usize,
     connected: mpsc::Receiver<Connected>,
     admin: Option<TcpListener>,
     cells: Vec<&'static Cells>,
 ) -> Result<ControlStarted, String> {
     let options = ControlOptions {
-        store: data_dir.meta(),
+        store: log_dirs.meta(),
         node: config.node,
         lanes_count: shards_count as u16,
+        directories: log_dirs.found(),
         defaults: config.topic_defaults.clone(),
         creation: config.creation,
     };
@@ -222,7 +212,7 @@ fn start_control(
             }
         };
         runtime.block_on(async move {
-            let (control, records) = match Control::open(options).await {
+            let (control, opened) = match Control::open(options).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     sender.send(Err(error.to_string())).ok();
@@ -230,19 +220,22 @@ fn start_control(
                 }
             };
             let handles = (0..shards_count).map(|shard| control.handle(shard)).collect();
-            sender.send(Ok(ControlStarted { records, handles })).ok();
+            let Opened { records, refused } = opened;
+            sender.send(Ok(ControlStarted { records, handles, refused })).ok();
             drop(sender);
             // The other threads start meanwhile; nothing else runs on this one yet.
-            let Ok(Connected { posts, watched, stopping }) = connected.recv() else { return };
+            let Ok(connected) = connected.recv() else { return };
+            let Connected { posts, watched, directories, stopping } = connected;
             tokio::spawn(watchdog::run(watched, move || stopping.load(Ordering::Relaxed)));
             if let Some(listener) = admin {
+                let directories = directories.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = console::serve(listener, cells).await {
+                    if let Err(error) = console::serve(listener, cells, directories).await {
                         tracing::error!(%error, "the admin port ended");
                     }
                 });
             }
-            control.run(posts).await;
+            control.run(posts, directories).await;
         });
     });
     spawned.map_err(|error| format!("the control thread can't be started: {error}"))?;

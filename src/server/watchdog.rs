@@ -4,7 +4,7 @@
 //! find it already woken; one that hangs in a turn can't say so itself. The control thread looks
 //! at every shard: mail at two looks in a row and no turn between them is told and counted, and
 //! the shard is woken whatever its sleep protocol says. (A read or write of a file that hangs is
-//! not seen here: its shard goes on turning.)
+//! not seen here: its shard goes on turning, and sees it itself, in `shard::room`.)
 
 use std::time::Duration;
 

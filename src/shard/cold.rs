@@ -136,6 +136,10 @@ impl Core {
                 let request = cold::decode(version, body)?;
                 self.work.push_back(Work::Gather(origin, Gathering::EpochEnds(request)));
             }
+            ApiKey::DescribeLogDirs => {
+                let request = cold::decode(version, body)?;
+                self.work.push_back(Work::Gather(origin, Gathering::LogDirs(request)));
+            }
             ApiKey::DeleteRecords => {
                 let request = cold::decode(version, body)?;
                 self.work.push_back(Work::Gather(origin, Gathering::DeleteRecords(request)));

@@ -24,10 +24,27 @@ pub enum PartitionCommand {
         current: Option<LeaderEpoch>,
         asked: LeaderEpoch,
     },
+    /// Bytes of its segments.
+    Size,
     /// Below the high watermark where `before` is None.
     DeleteRecords {
         before: Option<Offset>,
     },
+}
+
+impl PartitionCommand {
+    /// What is answered while the partition's log directory is offline; `None` where nobody waits.
+    pub fn refused_offline(&self) -> Option<PartitionOutcome> {
+        Some(match self {
+            Self::Append { .. } => PartitionOutcome::Appended(Err(AppendRefusal::StorageError)),
+            Self::Plan(_) => PartitionOutcome::Planned(Err(ReadRefusal::Offline)),
+            Self::Unwatch => return None,
+            Self::ListOffset { .. } => PartitionOutcome::ListedOffset(Err(ReadRefusal::Offline)),
+            Self::EpochEnd { .. } => PartitionOutcome::EpochEnd(Err(ReadRefusal::Offline)),
+            Self::Size => PartitionOutcome::Size(None),
+            Self::DeleteRecords { .. } => PartitionOutcome::DeletedRecords(Err(ReadRefusal::Offline)),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +77,7 @@ pub enum PartitionOutcome {
     Planned(Result<Planned, ReadRefusal>),
     ListedOffset(Result<Option<ListedOffset>, ReadRefusal>),
     EpochEnd(Result<Option<(LeaderEpoch, Offset)>, ReadRefusal>),
+    Size(Option<u64>),
     /// The log start, durable.
     DeletedRecords(Result<Offset, ReadRefusal>),
 }

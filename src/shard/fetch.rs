@@ -374,6 +374,9 @@ impl Shard {
         reply_to: ReplyTo,
     ) -> Option<Result<Planned, ReadRefusal>> {
         let core = &mut self.core;
+        if core.metadata.catalog.is_offline(target) {
+            return Some(Err(ReadRefusal::Offline));
+        }
         let Some(partition) = core.storage.partition(target) else {
             return Some(Err(ReadRefusal::UnknownPartition));
         };

@@ -6,12 +6,13 @@ use super::request::{Origin, Pending, Request};
 use super::{Core, Shard};
 use crate::api::error_map::of_read;
 use crate::api::groups::Kept;
-use crate::api::{delete_records, list_offsets, offset_for_leader_epoch};
+use crate::api::{delete_records, describe_log_dirs, list_offsets, offset_for_leader_epoch};
 use crate::base::ids::{LeaderEpoch, TopicPartition};
 use crate::base::slab::Key;
 use crate::coordinator::GroupResponse;
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::cold::delete_records_request::DeleteRecordsRequestData;
+use crate::protocol::cold::describe_log_dirs_request::DescribeLogDirsRequestData;
 use crate::protocol::cold::list_offsets_request::ListOffsetsRequestData;
 use crate::protocol::cold::offset_for_leader_epoch_request::OffsetForLeaderEpochRequestData;
 
@@ -21,6 +22,7 @@ pub enum Gathering {
     ListOffsets(ListOffsetsRequestData),
     EpochEnds(OffsetForLeaderEpochRequestData),
     DeleteRecords(DeleteRecordsRequestData),
+    LogDirs(DescribeLogDirsRequestData),
 }
 
 /// A request that has asked, and the answers so far.
@@ -29,6 +31,7 @@ pub enum Gather {
     ListOffsets(Round<ListOffsetsRequestData, list_offsets::Outcome>),
     EpochEnds(Round<OffsetForLeaderEpochRequestData, offset_for_leader_epoch::Outcome>),
     DeleteRecords(Round<DeleteRecordsRequestData, delete_records::Outcome>),
+    LogDirs(Round<Vec<TopicPartition>, Option<u64>>),
     Groups { kept: Kept, parts: Vec<Option<GroupResponse>>, outstanding: u32 },
 }
 
@@ -143,6 +146,12 @@ impl Core {
                 let (round, asks) = Round::new(request, parts);
                 (Gather::DeleteRecords(round), asks)
             }
+            Gathering::LogDirs(request) => {
+                let targets = describe_log_dirs::targets(&request, &context);
+                let parts = targets.iter().map(|target| Ok((*target, PartitionCommand::Size))).collect();
+                let (round, asks) = Round::new(targets, parts);
+                (Gather::LogDirs(round), asks)
+            }
         }
     }
 
@@ -155,6 +164,7 @@ impl Core {
             (Gather::ListOffsets(round), None) => round.settle(None),
             (Gather::EpochEnds(round), None) => round.settle(None),
             (Gather::DeleteRecords(round), None) => round.settle(None),
+            (Gather::LogDirs(round), None) => round.settle(None),
             (Gather::ListOffsets(round), Some((part, PartitionOutcome::ListedOffset(outcome)))) => {
                 round.settle(Some((part, outcome.map_err(of_read))))
             }
@@ -163,6 +173,9 @@ impl Core {
             }
             (Gather::DeleteRecords(round), Some((part, PartitionOutcome::DeletedRecords(outcome)))) => {
                 round.settle(Some((part, outcome.map_err(of_read))))
+            }
+            (Gather::LogDirs(round), Some((part, PartitionOutcome::Size(size)))) => {
+                round.settle(Some((part, size)))
             }
             (_, Some((_, outcome))) => unreachable!("nobody asked for {outcome:?}"),
             (Gather::Groups { .. }, None) => unreachable!("coordinators answer by `settle_group`"),
@@ -188,6 +201,13 @@ impl Core {
             Gather::DeleteRecords(round) => {
                 let (request, outcomes) = round.into_outcomes();
                 self.respond_cold(origin, &delete_records::respond(&request, outcomes));
+            }
+            Gather::LogDirs(round) => {
+                let (targets, sizes) = round.into_outcomes();
+                let sizes: Vec<_> = targets.into_iter().zip(sizes).collect();
+                let space = |id| self.directories.space(id);
+                let response = describe_log_dirs::respond(&sizes, space, &self.context(origin));
+                self.respond_cold(origin, &response);
             }
             Gather::Groups { .. } => unreachable!("coordinators answer by `settle_group`"),
         }

@@ -79,12 +79,12 @@ impl Shard {
         if self.core.mailbox.is_empty() { self.sleep() } else { Sleep::No }
     }
 
-    /// Makes everything durable and marks the stop as clean.
+    /// Makes everything durable and marks the stop as clean, but in lanes of failed directories: these
+    /// were told of, and are recovered at the next start.
     pub fn stop(&mut self) -> Result<(), LaneError> {
-        for lane in &mut self.core.storage.lanes {
-            lane.clean_stop(&mut self.ring)?;
-        }
-        Ok(())
+        let lanes = self.core.storage.lanes.iter_mut().filter(|lane| lane.fenced().is_none());
+        let stopped: Vec<_> = lanes.map(|lane| lane.clean_stop(&mut self.ring)).collect();
+        stopped.into_iter().collect()
     }
 
     fn housekeep(&mut self) -> bool {

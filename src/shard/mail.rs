@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::command::{PartitionCommand, PartitionOutcome, PlanId};
 use super::groups::GroupMail;
-use crate::base::ids::{ShardId, TopicPartition};
+use crate::base::ids::{DirectoryId, ShardId, TopicPartition};
 use crate::base::queue::{Receiver, Sender};
 use crate::base::slab::Key;
 use crate::control::command::ControlEvent;
@@ -62,6 +62,11 @@ pub enum Mail {
         request: Key,
         part: u32,
         response: Box<GroupResponse>,
+    },
+    /// A lane on another shard failed, and with it the whole log directory: why.
+    DirectoryFailed {
+        directory: DirectoryId,
+        what: String,
     },
     /// The worker is done with the batch that the partition waits for.
     Recompressed {

@@ -12,6 +12,7 @@ pub mod cold;
 pub mod command;
 pub mod compaction;
 pub mod delete_records;
+pub mod directories;
 pub mod fetch;
 pub mod gather;
 pub mod groups;
@@ -23,6 +24,7 @@ pub mod offsets;
 pub mod produce;
 pub mod request;
 pub mod retention;
+pub mod room;
 pub mod scan;
 pub mod spare;
 pub mod storage;
@@ -55,6 +57,7 @@ use clients::Clients;
 use command::{PartitionCommand, PartitionOutcome};
 use compaction::{Compaction, CompactionOptions};
 use delete_records::MovedLogStart;
+use directories::Directories;
 use gather::Gathering;
 use groups::Groups;
 use log_limit::LogLimit;
@@ -104,6 +107,7 @@ pub struct Core {
     pub work: VecDeque<Work>,
     pub spare: Spare,
     pub log_limit: LogLimit,
+    pub directories: Directories,
     /// Partitions that retention has yet to look at.
     retained: Vec<TopicPartition>,
     retention: RetentionOptions,
@@ -130,6 +134,7 @@ pub struct ShardParts {
     pub storage: Storage,
     pub metadata: Metadata,
     pub mailbox: Mailbox,
+    pub directories: Directories,
     pub group_options: coordinator::Options,
     pub retention: RetentionOptions,
     pub compaction: CompactionOptions,
@@ -138,6 +143,14 @@ pub struct ShardParts {
 impl Shard {
     pub fn new(mut parts: ShardParts) -> Self {
         let (now, wall) = (parts.ring.now(), parts.ring.wall_now());
+        for lane in &mut parts.storage.lanes {
+            if parts.metadata.catalog.directories.is_failed(lane.id()) {
+                lane.fence_with_directory("another lane of its log directory couldn't be recovered");
+            }
+        }
+        let (rooms, room_of_lane) =
+            parts.directories.rooms(parts.id, &parts.storage.lanes, &parts.metadata.catalog);
+        parts.storage.mind_rooms(rooms, room_of_lane);
         parts.storage.reconcile(&parts.metadata.catalog, wall);
         let mut timers = Timers::default();
         timers.add(now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
@@ -166,6 +179,7 @@ impl Shard {
             work: VecDeque::new(),
             spare: Spare::default(),
             log_limit: LogLimit::default(),
+            directories: parts.directories,
             retained: Vec::new(),
             retention: parts.retention,
             compaction: Compaction::new(parts.compaction, hash_key),
@@ -186,6 +200,7 @@ impl Shard {
         self.ring.turn(sleep);
         self.core.now = self.ring.now();
         self.core.wall = self.ring.wall_now();
+        self.core.look_at_directories();
         while let Some(completion) = self.ring.next() {
             busy = true;
             self.on_completion(completion);
@@ -310,6 +325,7 @@ impl Shard {
             Mail::Window { plan, bytes_max, reply_to } => self.on_window_asked(plan, bytes_max, reply_to),
             Mail::WindowDone { request, window } => self.core.on_window(&mut self.ring, request, window),
             Mail::Release { plan } => self.core.release(plan),
+            Mail::DirectoryFailed { directory, what } => self.core.fail_directory(directory, &what),
             Mail::Recompressed { target, batch } => self.core.on_recompressed(target, batch),
             Mail::Stop => self.core.begin_stop(&mut self.ring),
         }
@@ -317,6 +333,12 @@ impl Shard {
 
     /// Carries a command for a partition of this shard out.
     pub fn execute(&mut self, target: TopicPartition, command: PartitionCommand, reply_to: ReplyTo) {
+        if self.core.metadata.catalog.is_offline(target)
+            && let Some(outcome) = command.refused_offline()
+        {
+            self.core.reply(reply_to, outcome);
+            return;
+        }
         let outcome = match command {
             PartitionCommand::Append { batch, append } => {
                 match self.core.storage.append(target, &batch, append, reply_to, self.core.wall) {
@@ -343,6 +365,7 @@ impl Shard {
             PartitionCommand::EpochEnd { current, asked } => {
                 PartitionOutcome::EpochEnd(self.core.epoch_end(target, current, asked))
             }
+            PartitionCommand::Size => PartitionOutcome::Size(self.core.storage.size_bytes(target)),
             PartitionCommand::DeleteRecords { before } => {
                 match self.core.delete_records(target, before, reply_to) {
                     Some(outcome) => PartitionOutcome::DeletedRecords(outcome),
@@ -391,6 +414,7 @@ impl Core {
             PartitionOutcome::Planned(outcome) => self.on_planned(request, part, outcome),
             PartitionOutcome::ListedOffset(_)
             | PartitionOutcome::EpochEnd(_)
+            | PartitionOutcome::Size(_)
             | PartitionOutcome::DeletedRecords(_) => {
                 self.settle_gather(request, Some((part, outcome)));
             }
@@ -530,6 +554,7 @@ impl Core {
                 }
                 MetadataRecord::ClusterCreated { .. }
                 | MetadataRecord::NodeStarted { .. }
+                | MetadataRecord::DirectoryOpened { .. }
                 | MetadataRecord::TopicCreated { .. }
                 | MetadataRecord::ProducerIdsReserved { .. } => {}
             }

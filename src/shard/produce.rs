@@ -73,6 +73,10 @@ impl Core {
 
     fn append(&mut self, accepted: Accepted<'_>, options: AppendOptions, reply_to: ReplyTo) {
         let (target, batch) = (accepted.target, accepted.batch);
+        if self.metadata.catalog.is_offline(target) {
+            self.on_appended(reply_to, Err(AppendRefusal::StorageError));
+            return;
+        }
         match self.owner(target) {
             Some(owner) if owner != self.id => {
                 let command = PartitionCommand::Append { batch: batch.to_vec(), append: options };
@@ -179,7 +183,7 @@ impl Core {
         }
     }
 
-    fn progress(&mut self, shard: ShardId, request: Key) {
+    pub fn progress(&mut self, shard: ShardId, request: Key) {
         if shard == self.id {
             self.on_progress(request);
         } else {
@@ -227,13 +231,14 @@ impl Core {
 
     /// Tries stalled batches again; connections read on once all found room.
     pub fn retry_stalled(&mut self) {
-        if !std::mem::take(&mut self.room) || !self.storage.has_stalled() {
+        if !std::mem::take(&mut self.room) {
             return;
         }
+        let had_stalled = self.storage.has_stalled();
         for (reply_to, outcome) in self.storage.retry_stalled(self.wall) {
             self.on_appended(reply_to, outcome);
         }
-        if !self.storage.has_stalled() {
+        if had_stalled && !self.storage.has_stalled() {
             self.resume_paused();
         }
     }
@@ -244,15 +249,6 @@ impl Core {
             self.on_appended(reply_to, outcome);
         }
         self.resume_paused();
-    }
-
-    fn on_fenced(&mut self, lane: usize, what: &str) {
-        tracing::error!(what, "the log directory is fenced: nothing more is acknowledged until a restart");
-        let waiting: Vec<ReplyTo> = self.storage.drain_produce_waiters(lane);
-        for reply_to in waiting {
-            self.on_appended(reply_to, Err(AppendRefusal::StorageError));
-        }
-        self.room = true;
     }
 
     /// The place of the next response of a connection.

@@ -5,12 +5,14 @@ use std::hash::BuildHasherDefault;
 use std::ops::Range;
 
 use super::command::AppendOptions;
+use super::room::Room;
 use super::worker::{self, Chore, Job, WorkerHandle};
-use crate::base::ids::{LaneId, MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
+use crate::base::ids::{MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
 use crate::log::{AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved};
+use crate::metrics::directory::DirectoryState;
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
 use crate::partition::topic_config::TimestampType;
@@ -78,8 +80,8 @@ pub enum PlanOwner {
 /// How one try to append went.
 enum Tried {
     Appended(Appended),
-    /// The journal or the tail pool is full; nothing was written.
-    NoRoom,
+    /// The journal or the tail pool of the lane is full; nothing was written.
+    NoRoom(usize),
 }
 
 /// A plan given out.
@@ -103,12 +105,15 @@ pub enum PlanState {
 
 pub struct Storage {
     pub lanes: Vec<Lane>,
-    lane_ids: Vec<LaneId>,
     slots: Vec<Option<Partition>>,
     by_id: HashMap<TopicPartition, u32, BuildHasherDefault<Fnv>>,
     by_log: HashMap<(usize, LogId), u32, BuildHasherDefault<Fnv>>,
     pub plans: Slab<HeldPlan>,
-    stalled: VecDeque<Stalled>,
+    /// By lane: a disk that hangs makes nobody of another one wait.
+    stalled: Vec<VecDeque<Stalled>>,
+    /// One per log directory with lanes here, and by lane which.
+    rooms: Vec<Room>,
+    room_of_lane: Vec<Option<usize>>,
     /// Partitions whose creation found no room in the journal.
     uncreated: Vec<TopicPartition>,
     pub events: Vec<(usize, LaneEvent)>,
@@ -128,15 +133,16 @@ impl Storage {
         LANE_TOKEN_OWNER_FIRST + u8::try_from(index).expect("a shard hosts few lanes")
     }
 
-    pub fn new(shard: ShardId, lanes: Vec<Lane>, lane_ids: Vec<LaneId>, worker: WorkerHandle) -> Self {
+    pub fn new(shard: ShardId, lanes: Vec<Lane>, worker: WorkerHandle) -> Self {
         Self {
+            stalled: lanes.iter().map(|_| VecDeque::new()).collect(),
             lanes,
-            lane_ids,
             slots: Vec::new(),
             by_id: HashMap::default(),
             by_log: HashMap::default(),
             plans: Slab::default(),
-            stalled: VecDeque::new(),
+            rooms: Vec::new(),
+            room_of_lane: Vec::new(),
             uncreated: Vec::new(),
             events: Vec::new(),
             lane_events: Vec::new(),
@@ -184,6 +190,8 @@ impl Storage {
         let settings = Self::settings(catalog, id);
         match self.lanes[lane].create_partition(id, catalog.epoch(), settings, wall) {
             Ok((log, _)) => self.open(catalog, lane, log, id),
+            // It is created after the restart.
+            Err(AppendError::Fenced) => {}
             Err(_) => self.uncreated.push(id),
         }
     }
@@ -224,7 +232,7 @@ impl Storage {
 
     fn lane_of(&self, catalog: &Catalog, id: TopicPartition) -> Option<usize> {
         let hosted = catalog.lane_of(id)?;
-        self.lane_ids.iter().position(|lane| *lane == hosted)
+        self.lanes.iter().position(|lane| lane.id() == hosted)
     }
 
     fn open(&mut self, catalog: &Catalog, lane: usize, log: LogId, id: TopicPartition) {
@@ -294,6 +302,13 @@ impl Storage {
         self.slots[*self.by_log.get(&(lane, log))? as usize].as_mut()
     }
 
+    /// Bytes of a partition's segments; `None` where it doesn't live here.
+    pub fn size_bytes(&self, id: TopicPartition) -> Option<u64> {
+        let partition = self.partition(id)?;
+        let segments = self.lanes[partition.lane].segments(partition.log);
+        Some(segments.map(|segment| segment.bytes).sum())
+    }
+
     pub fn partitions_count(&self) -> usize {
         self.by_id.len()
     }
@@ -307,8 +322,12 @@ impl Storage {
         reply_to: ReplyTo,
         wall: WallMs,
     ) -> Appended {
-        if !self.stalled.is_empty() {
-            self.stall(target, batch, options, reply_to, Rewrite::Wanted);
+        let lane = self.partition(target).map(|partition| partition.lane);
+        if let Some(lane) = lane.filter(|lane| !self.stalled[*lane].is_empty()) {
+            if !self.takes(lane, batch.len()) {
+                return Appended::Done(Err(AppendRefusal::StorageError));
+            }
+            self.stall(lane, target, batch, options, reply_to, Rewrite::Wanted);
             return Appended::Waiting;
         }
         if self.rewriting.contains_key(&target) {
@@ -330,8 +349,8 @@ impl Storage {
     ) -> Appended {
         match self.append_now(target, batch, options, reply_to, wall, rewrite) {
             Tried::Appended(appended) => appended,
-            Tried::NoRoom => {
-                self.stall(target, batch, options, reply_to, rewrite);
+            Tried::NoRoom(lane) => {
+                self.stall(lane, target, batch, options, reply_to, rewrite);
                 Appended::Waiting
             }
         }
@@ -345,13 +364,14 @@ impl Storage {
 
     fn stall(
         &mut self,
+        lane: usize,
         target: TopicPartition,
         batch: &[u8],
         options: AppendOptions,
         reply_to: ReplyTo,
         rewrite: Rewrite,
     ) {
-        self.stalled.push_back(Stalled { target, batch: batch.to_vec(), options, reply_to, rewrite });
+        self.stalled[lane].push_back(Stalled { target, batch: batch.to_vec(), options, reply_to, rewrite });
     }
 
     fn append_now(
@@ -368,6 +388,11 @@ impl Storage {
             return Tried::Appended(Appended::Done(Err(AppendRefusal::UnknownPartition)));
         };
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
+        let room = self.room_of_lane.get(partition.lane).copied().flatten();
+        let room = room.map(|room| &mut self.rooms[room]);
+        if room.as_ref().is_some_and(|room| !room.takes(batch.len() as u64)) {
+            return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
+        }
         let lane = &mut self.lanes[partition.lane];
         if lane.fenced().is_some() || lane.is_damaged(partition.log) {
             // Nothing becomes durable any more: a duplicate would wait for its original for ever.
@@ -414,8 +439,8 @@ impl Storage {
                 let (base_offset, epoch) = (outcome.base_offset, partition.leader_epoch);
                 let appended = lane.append(partition.log, bytes, base_offset, epoch, wall, awaited);
                 match appended {
-                    Ok(_) => {}
-                    Err(AppendError::Busy) => return Tried::NoRoom,
+                    Ok(_) => room.into_iter().for_each(|room| room.took(bytes.len() as u64)),
+                    Err(AppendError::Busy) => return Tried::NoRoom(partition.lane),
                     Err(AppendError::TooLarge) => {
                         return Tried::Appended(Appended::Done(Err(AppendRefusal::LargerThanSegment)));
                     }
@@ -491,33 +516,79 @@ impl Storage {
         outcomes
     }
 
-    /// Batches wait for room, or too many for the worker: connections don't read on.
+    /// Batches wait for room, or too many for the worker: connections don't read on. Nobody waits with
+    /// those that wait for a disk that hangs.
     pub fn has_stalled(&self) -> bool {
-        !self.stalled.is_empty() || self.rewriting_bytes > REWRITING_BYTES_MAX
+        let waits = |(lane, queue): (usize, &VecDeque<Stalled>)| {
+            !queue.is_empty() && self.state(lane) != DirectoryState::Stalled
+        };
+        self.stalled.iter().enumerate().any(waits) || self.rewriting_bytes > REWRITING_BYTES_MAX
     }
 
-    /// Tries the batches that found no room again, in their order; returns outcomes known now.
+    /// Batches wait for room, be it on a disk that hangs.
+    #[cfg(test)]
+    pub fn has_waiting(&self) -> bool {
+        self.stalled.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// Tries the batches that found no room again, by lane in their order; returns outcomes known now.
     pub fn retry_stalled(&mut self, wall: WallMs) -> Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)> {
         let mut outcomes = Vec::new();
-        while let Some(stalled) = self.stalled.pop_front() {
+        for lane in 0..self.stalled.len() {
+            self.retry_lane(lane, wall, &mut outcomes);
+        }
+        outcomes
+    }
+
+    fn retry_lane(
+        &mut self,
+        lane: usize,
+        wall: WallMs,
+        outcomes: &mut Vec<(ReplyTo, Result<AppendOutcome, AppendRefusal>)>,
+    ) {
+        while let Some(stalled) = self.stalled[lane].pop_front() {
             let Stalled { target, ref batch, options, reply_to, rewrite } = stalled;
-            let waits_behind_worker = self.rewriting.contains_key(&target);
-            let tried = if waits_behind_worker {
+            if self.rewriting.contains_key(&target) {
                 self.wait_behind_worker(stalled);
                 continue;
-            } else {
-                self.append_now(target, batch, options, reply_to, wall, rewrite)
-            };
-            match tried {
-                Tried::NoRoom => {
-                    self.stalled.push_front(stalled);
-                    break;
+            }
+            match self.append_now(target, batch, options, reply_to, wall, rewrite) {
+                Tried::NoRoom(_) => {
+                    self.stalled[lane].push_front(stalled);
+                    return;
                 }
                 Tried::Appended(Appended::Done(outcome)) => outcomes.push((reply_to, outcome)),
                 Tried::Appended(Appended::Waiting) => {}
             }
         }
-        outcomes
+    }
+
+    // ---- Log directories ---------------------------------------------------------------------
+
+    /// From now on appends mind the room of the lanes' directories: one for each lane, by index.
+    pub fn mind_rooms(&mut self, rooms: Vec<Room>, room_of_lane: Vec<Option<usize>>) {
+        assert_eq!(room_of_lane.len(), self.lanes.len());
+        (self.rooms, self.room_of_lane) = (rooms, room_of_lane);
+    }
+
+    fn room(&self, lane: usize) -> Option<&Room> {
+        Some(&self.rooms[(*self.room_of_lane.get(lane)?)?])
+    }
+
+    fn state(&self, lane: usize) -> DirectoryState {
+        self.room(lane).map_or(DirectoryState::Online, Room::state)
+    }
+
+    fn takes(&self, lane: usize, bytes: usize) -> bool {
+        self.room(lane).is_none_or(|room| room.takes(bytes as u64))
+    }
+
+    /// Looks at how the disks fare.
+    pub fn look_at_rooms(&mut self, now: MonotonicNs) {
+        for (index, room) in self.rooms.iter_mut().enumerate() {
+            let lanes = self.lanes.iter().zip(&self.room_of_lane);
+            room.look(now, lanes.filter(|(_, room)| **room == Some(index)).map(|(lane, _)| lane));
+        }
     }
 
     /// Everyone who waits for a lane that will never make anything durable again.
@@ -527,6 +598,12 @@ impl Storage {
             .flat_map(|partition| partition.waiters.drain_produce())
             .map(|waiter| waiter.reply_to)
             .collect()
+    }
+
+    /// Every fetch that waits for a partition of the lane.
+    pub fn drain_fetch_waiters(&mut self, lane: usize) -> Vec<ReplyTo> {
+        let of_lane = self.slots.iter_mut().flatten().filter(|partition| partition.lane == lane);
+        of_lane.flat_map(|partition| partition.waiters.drain_fetch()).collect()
     }
 
     // ---- Plans -------------------------------------------------------------------------------
@@ -604,7 +681,8 @@ impl Storage {
 
     /// Takes the completion of one of the lanes' operations; its events are in `events`.
     pub fn complete(&mut self, ring: &mut Ring, owner: u8, completion: Completion) {
-        let lane = usize::from(owner - LANE_TOKEN_OWNER_FIRST);
+        // A lane that couldn't be recovered may have left something in flight.
+        let Some(lane) = self.lanes.iter().position(|lane| lane.owner() == owner) else { return };
         self.lanes[lane].complete(ring, completion, &mut self.lane_events);
         self.events.extend(self.lane_events.drain(..).map(|event| (lane, event)));
     }

@@ -48,8 +48,19 @@ fn accepting_without_descriptors_pauses_and_goes_on() {
     let opened = ring.wait(token);
     assert!(matches!(opened, Completion::Opened { result: Err(IoError::NoDescriptors), .. }));
 
+    // A directory that can't be opened wasn't flushed: this is told apart from a flush that failed.
+    let flush = |ring: &mut Ring| {
+        ring.flush_dir(token, std::path::Path::new("/tmp"));
+        match ring.wait(token) {
+            Completion::Done { result, .. } => result,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(flush(&mut ring), Err(IoError::NoDescriptors));
+
     // Space returns: the listener comes back by itself, out of a sleep without end.
     taken.clear();
     while collect(&mut ring, &mut failures) < CLIENTS_COUNT {}
+    assert_eq!(flush(&mut ring), Ok(()));
     drop(clients);
 }

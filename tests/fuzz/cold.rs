@@ -43,6 +43,7 @@ keys! {
     CreatePartitions => create_partitions_request::CreatePartitionsRequestData,
     DeleteGroups => delete_groups_request::DeleteGroupsRequestData,
     DescribeCluster => describe_cluster_request::DescribeClusterRequestData,
+    DescribeLogDirs => describe_log_dirs_request::DescribeLogDirsRequestData,
     DescribeTopicPartitions => describe_topic_partitions_request::DescribeTopicPartitionsRequestData,
 }
 

@@ -94,6 +94,13 @@ impl Broker {
         *self = Self::start_on(&data, &address, settings);
     }
 
+    /// Starts again with further settings, over those it had.
+    #[allow(dead_code, reason = "the tests of bad input share this file")]
+    pub fn restart_with(&mut self, settings: &[&str]) {
+        self.settings.extend(settings.iter().map(|setting| setting.to_string()));
+        self.restart();
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
     }

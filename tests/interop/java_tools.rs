@@ -8,24 +8,24 @@ use crate::broker::Broker;
 use crate::install::{self, run, skipped};
 use crate::scratch;
 
-const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+pub const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
-const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+pub const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 const PRODUCER_PERF: &str = "org.apache.kafka.tools.ProducerPerformance";
 const CONSUMER_PERF: &str = "org.apache.kafka.tools.ConsumerPerformance";
-const OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
+pub const OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
 const DUMP: &str = "org.apache.kafka.tools.DumpLogSegments";
 const DELETE_RECORDS: &str = "org.apache.kafka.tools.DeleteRecordsCommand";
 
-fn tool(class: &str, arguments: &[&str]) -> Command {
+pub fn tool(class: &str, arguments: &[&str]) -> Command {
     let mut command = install::java().expect("installed before");
     command.arg(class).args(arguments);
     command
 }
 
-fn check(class: &str, arguments: &[&str], broker: &Broker) -> String {
+pub fn check(class: &str, arguments: &[&str], broker: &Broker) -> String {
     run(&mut tool(class, arguments)).unwrap_or_else(|error| panic!("{error}\n{}", broker.log()))
 }
 

@@ -4,6 +4,7 @@
 //! their registries; what can't be installed is SKIPPED, loudly.
 
 mod broker;
+mod directories;
 mod install;
 mod java_tools;
 mod kcat;

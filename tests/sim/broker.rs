@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::{OnceLock, mpsc};
 
 use corelane::api::Endpoint;
-use corelane::base::ids::{LaneId, LeaderEpoch, MonotonicNs, NodeId, PartitionId, ShardId, TopicId};
+use corelane::base::ids::{
+    DirectoryId, LaneId, LeaderEpoch, MonotonicNs, NodeId, PartitionId, ShardId, TopicId,
+};
 use corelane::base::queue::{self, Receiver, Sender};
 use corelane::base::random::Random;
 use corelane::catalog::{Catalog, MetadataRecord, Replica};
@@ -23,6 +25,7 @@ use corelane::ring::sim::World;
 use corelane::ring::{Ring, Sleep};
 use corelane::shard::clients::{ClientLimits, Clients};
 use corelane::shard::compaction::CompactionOptions;
+use corelane::shard::directories::Directories;
 use corelane::shard::host::Host;
 use corelane::shard::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use corelane::shard::metadata::Metadata;
@@ -34,7 +37,6 @@ use corelane::shard::{Shard, ShardParts};
 use crate::scenario::Scenario;
 
 pub const TOPIC: &str = "t";
-const DIR: &str = "/data";
 const NODE: NodeId = NodeId(1);
 
 pub struct Broker {
@@ -63,6 +65,10 @@ pub fn address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 9092))
 }
 
+fn dir(directory: u16) -> PathBuf {
+    PathBuf::from(format!("/data{directory}"))
+}
+
 /// Nobody reads them here.
 fn cells() -> &'static Cells {
     static CELLS: OnceLock<&'static Cells> = OnceLock::new();
@@ -78,6 +84,15 @@ impl Broker {
             MetadataRecord::ClusterCreated { cluster_id: "sim".into() },
             MetadataRecord::TopicCreated { name: TOPIC.into(), topic_id, settings: Default::default() },
         ];
+        for directory in 0..scenario.directories_count {
+            let of_it = |lane: &u16| lane % scenario.directories_count == directory;
+            records.push(MetadataRecord::DirectoryOpened {
+                node: NODE,
+                directory: DirectoryId([directory as u8; 16]),
+                path: dir(directory).display().to_string(),
+                lanes: (0..scenario.lanes_count).filter(of_it).map(LaneId).collect(),
+            });
+        }
         for index in 0..scenario.partitions_count {
             let lane = LaneId(index as u16 % scenario.lanes_count);
             records.push(MetadataRecord::PartitionCreated {
@@ -142,7 +157,7 @@ impl Broker {
                 lanes.push(Lane::recover(&mut ring, options)?.0);
             }
             let id = ShardId(shard as u16);
-            let mut storage = Storage::new(id, lanes, ids, worker.clone());
+            let mut storage = Storage::new(id, lanes, worker.clone());
             storage.control = self.scenario.controls.shard;
             rings.push(ring);
             storages.push(storage);
@@ -162,7 +177,7 @@ impl Broker {
             files_open_max: 8,
             reads_max: 2,
             control: scenario.controls.log,
-            ..LaneOptions::new(PathBuf::from(DIR), lane, owner)
+            ..LaneOptions::new(dir(lane.0 % scenario.directories_count), lane, owner)
         }
     }
 
@@ -202,6 +217,7 @@ impl Broker {
                 storage,
                 metadata,
                 mailbox: Mailbox::new(id, peers, receivers),
+                directories: Directories::default(),
                 group_options: coordinator::Options::default(),
                 retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
                 compaction: CompactionOptions::default(),

@@ -35,6 +35,7 @@ pub struct Scenario {
     pub recovery_cut_tenths: u64,
     pub shards_count_max: u64,
     pub lanes_count: u16,
+    pub directories_count: u16,
     pub partitions_count: i32,
     pub journal_bytes: u64,
     pub group_bytes_max: u32,
@@ -99,6 +100,7 @@ impl Scenario {
             think_ms_max: if some(random) { 0 } else { 1 + random.below(10) },
             wall_jumps: random.chance(1, 4),
             faults: draw_faults(random),
+            directories_count: 1 + random.below(2) as u16,
         }
     }
 }

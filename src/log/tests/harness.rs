@@ -159,6 +159,7 @@ impl Harness {
             options: self.options.clone(),
             partitions: self.partitions.clone(),
             events: Vec::new(),
+            clean: None,
             ..*self
         };
         Ok((harness, report))

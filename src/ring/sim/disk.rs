@@ -239,6 +239,15 @@ impl Disk {
         }
     }
 
+    /// Everything below a directory, and the directory; nothing where it is absent.
+    pub(super) fn inodes_below(&self, dir: &Path) -> BTreeSet<Inode> {
+        let mut below = BTreeSet::new();
+        if let Ok(inode) = self.find(dir) {
+            self.reach(inode, &|dir| dir.live.values().copied().collect(), &mut below);
+        }
+        below
+    }
+
     // ---- Bytes -------------------------------------------------------------------------------
 
     /// Returns the count of bytes before the file's end.

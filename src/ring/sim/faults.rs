@@ -20,6 +20,8 @@ pub struct Faults {
     pub read_flip_ppm: u32,
     /// The disk's size; writes and allocations beyond it fail with ENOSPC.
     pub capacity_bytes: Option<u64>,
+    /// The process has no descriptor left: every open fails, that of a directory to be flushed, too.
+    pub no_descriptors: bool,
     /// A chunk of a connection's bytes resets the connection instead of arriving.
     pub disconnect_ppm: u32,
     /// Latency of a disk operation: uniform between these, and `slow_ns` once in a while.
@@ -43,6 +45,7 @@ impl Default for Faults {
             misdirected_write_ppm: 0,
             read_flip_ppm: 0,
             capacity_bytes: None,
+            no_descriptors: false,
             disconnect_ppm: 0,
             disk_min_ns: 20_000,
             disk_max_ns: 2_000_000,

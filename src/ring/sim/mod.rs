@@ -19,7 +19,7 @@ mod tests;
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::{Completion, FileId, IoError, OpenMode, Sleep, SocketId, Token};
@@ -64,8 +64,17 @@ struct Machine {
     failures: BTreeMap<u64, IoError>,
     /// Operation number at whose submission the power goes.
     power_cut_at: Option<u64>,
+    /// What hangs, and the operations that hang with it.
+    frozen: Option<Frozen>,
+    held: Vec<Event>,
     /// Kills and power cuts.
     ends_count: u64,
+}
+
+/// A directory on a disk that hangs, with everything in it.
+struct Frozen {
+    dir: PathBuf,
+    inodes: BTreeSet<Inode>,
 }
 
 /// What the machine keeps for a ring. Rings made before a kill or a power cut are dead.
@@ -113,6 +122,8 @@ impl World {
             operations_count: 0,
             failures: BTreeMap::new(),
             power_cut_at: None,
+            frozen: None,
+            held: Vec::new(),
             ends_count: 0,
         })))
     }
@@ -163,6 +174,36 @@ impl World {
         assert!(number > 0);
         let mut machine = self.machine();
         machine.power_cut_at = Some(machine.operations_count + number);
+    }
+
+    /// From now on nothing that is submitted for `dir` or what is in it ends, until `thaw`.
+    pub fn freeze(&self, dir: &Path) {
+        let mut machine = self.machine();
+        let inodes = machine.disk.inodes_below(dir);
+        machine.frozen = Some(Frozen { dir: dir.to_path_buf(), inodes });
+    }
+
+    /// What hung goes on.
+    pub fn thaw(&self) {
+        let mut machine = self.machine();
+        machine.frozen = None;
+        let now_ns = machine.now_ns;
+        for event in std::mem::take(&mut machine.held) {
+            machine.schedule(now_ns, event);
+        }
+    }
+
+    /// What a process would be told of the disk's free space; `None` where it has no limit.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let machine = self.machine();
+        let used_bytes = machine.disk.used_bytes(&machine.open_inodes());
+        Some(machine.faults.capacity_bytes?.saturating_sub(used_bytes))
+    }
+
+    /// Bytes of the disk that are taken.
+    pub fn used_bytes(&self) -> u64 {
+        let machine = self.machine();
+        machine.disk.used_bytes(&machine.open_inodes())
     }
 
     /// File operations submitted since the world began.
@@ -346,6 +387,10 @@ impl Machine {
         self.ends_count += 1;
         self.failures.clear();
         self.power_cut_at = None;
+        self.frozen = None;
+        for event in std::mem::take(&mut self.held) {
+            self.schedule(self.now_ns, event);
+        }
         for (_, event) in std::mem::take(&mut self.events) {
             match event {
                 Event::Disk { ring, token, operation, failure } => {

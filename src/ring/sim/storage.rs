@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::disk::{Inode, Mark};
 use super::image::PAGE_BYTES;
-use super::{Event, Machine, OpenFile, RingIndex};
+use super::{Event, Frozen, Machine, OpenFile, RingIndex};
 use crate::ring::{Completion, IoBuffer, IoError, OpenMode, Token, WriteMode};
 
 pub(super) enum DiskOperation {
@@ -26,7 +26,7 @@ pub(super) enum DiskOperation {
 impl Machine {
     pub(super) fn open_inodes(&self) -> BTreeSet<Inode> {
         let files = self.rings.iter().filter(|ring| ring.alive).flat_map(|ring| ring.files.values());
-        let in_flight = self.events.values().filter_map(|event| match event {
+        let in_flight = self.events.values().chain(&self.held).filter_map(|event| match event {
             Event::Disk { operation, .. } => operation.inode(),
             Event::Network(_) => None,
         });
@@ -57,7 +57,13 @@ impl Machine {
             DiskOperation::FlushDir { path, .. } => DiskOperation::FlushDir { path, mark },
             operation => operation,
         };
-        self.schedule(self.now_ns + latency_ns, Event::Disk { ring, token, operation, failure });
+        let hangs = self.frozen.as_ref().is_some_and(|frozen| operation.is_in(frozen));
+        let event = Event::Disk { ring, token, operation, failure };
+        if hangs {
+            self.held.push(event);
+        } else {
+            self.schedule(self.now_ns + latency_ns, event);
+        }
         if self.power_cut_at == Some(self.operations_count) {
             self.power_cut();
         }
@@ -70,7 +76,13 @@ impl Machine {
         mut operation: DiskOperation,
         failure: Option<IoError>,
     ) -> Completion {
+        let failure =
+            failure.or((self.faults.no_descriptors && operation.opens()).then_some(IoError::NoDescriptors));
         let result = match &mut operation {
+            // The directory wasn't opened, so it wasn't flushed either.
+            DiskOperation::FlushDir { .. } if failure == Some(IoError::NoDescriptors) => {
+                Err(IoError::NoDescriptors)
+            }
             DiskOperation::Open { path, mode } => {
                 let opened = match failure {
                     Some(error) => Err(error),
@@ -252,6 +264,24 @@ impl DiskOperation {
             | Self::MakeDir { .. }
             | Self::FlushDir { .. } => None,
         }
+    }
+
+    /// It needs a descriptor of its own.
+    fn opens(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::FlushDir { .. })
+    }
+
+    fn is_in(&self, frozen: &Frozen) -> bool {
+        let path = match self {
+            Self::Open { path, .. }
+            | Self::RemoveFile { path }
+            | Self::RemoveDir { path }
+            | Self::MakeDir { path }
+            | Self::FlushDir { path, .. } => Some(path),
+            _ => None,
+        };
+        path.is_some_and(|path| path.starts_with(&frozen.dir))
+            || self.inode().is_some_and(|inode| frozen.inodes.contains(&inode))
     }
 
     /// The completion of this operation; `open` is completed elsewhere when it succeeded.

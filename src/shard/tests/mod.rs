@@ -2,9 +2,11 @@
 
 mod compaction;
 mod counts;
+mod directories;
 mod fenced;
 mod plans;
 mod producers;
+mod room;
 mod silent;
 
 use std::net::SocketAddr;
@@ -12,15 +14,19 @@ use std::path::PathBuf;
 
 use super::clients::{ClientLimits, Clients};
 use super::compaction::CompactionOptions;
+use super::directories::Directories;
 use super::host::Host;
 use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use super::metadata::Metadata;
 use super::retention::RetentionOptions;
+use super::room::RoomOptions;
 use super::storage::Storage;
 use super::worker::WorkerHandle;
 use super::{Shard, ShardParts};
 use crate::api::Endpoint;
-use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, ShardId, TopicId, TopicPartition};
+use crate::base::ids::{
+    DirectoryId, LaneId, LeaderEpoch, NodeId, PartitionId, ShardId, TopicId, TopicPartition,
+};
 use crate::base::queue::{self, Receiver, Sender};
 use crate::catalog::{Catalog, MetadataRecord, Replica};
 use crate::control::DetachedControl;
@@ -28,6 +34,7 @@ use crate::control::command::ControlEvent;
 use crate::coordinator;
 use crate::log::{Lane, LaneOptions, prepare_dir};
 use crate::metrics::Cells;
+use crate::metrics::directory::DirectoryCells;
 use crate::partition::topic_config::TopicConfig;
 use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
 use crate::protocol::compression::Codecs;
@@ -46,6 +53,12 @@ const TURNS_MAX: usize = 20_000;
 struct Machine {
     world: World,
     lanes_count: u16,
+    /// Lane n lies in the directory n mod so many.
+    directories_count: u16,
+    directories: Vec<&'static DirectoryCells>,
+    rooms: RoomOptions,
+    /// A directory that couldn't be used at start.
+    unused: Option<u16>,
     records: Vec<MetadataRecord>,
     shards: Vec<(Shard, Host)>,
     /// To every shard, from the control thread.
@@ -56,6 +69,14 @@ struct Machine {
 
 fn address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 9092))
+}
+
+fn directory_id(directory: u16) -> DirectoryId {
+    DirectoryId([directory as u8 + 1; 16])
+}
+
+fn directory_path(directory: u16) -> PathBuf {
+    PathBuf::from(format!("/data{directory}"))
 }
 
 fn target(partition: i32) -> TopicPartition {
@@ -70,6 +91,10 @@ fn catalog(records: &[MetadataRecord]) -> Catalog {
 
 impl Machine {
     fn new(shards_count: usize, lanes_count: u16) -> Self {
+        Self::with_directories(1, shards_count, lanes_count)
+    }
+
+    fn with_directories(directories_count: u16, shards_count: usize, lanes_count: u16) -> Self {
         let world = World::new(1);
         world.make_dirs(&PathBuf::from("/"));
         let mut records = vec![
@@ -81,6 +106,12 @@ impl Machine {
                 settings: Default::default(),
             },
         ];
+        records.extend((0..directories_count).map(|directory| MetadataRecord::DirectoryOpened {
+            node: NODE,
+            directory: directory_id(directory),
+            path: directory_path(directory).display().to_string(),
+            lanes: (directory..lanes_count).step_by(usize::from(directories_count)).map(LaneId).collect(),
+        }));
         records.extend((0..lanes_count).map(|lane| MetadataRecord::PartitionCreated {
             topic_id: TOPIC_ID,
             partition: PartitionId(i32::from(lane)),
@@ -90,6 +121,10 @@ impl Machine {
         let mut machine = Self {
             world,
             lanes_count,
+            directories_count,
+            directories: Vec::new(),
+            unused: None,
+            rooms: RoomOptions { free_bytes_min: 0, ..RoomOptions::default() },
             records,
             shards: Vec::new(),
             senders: Vec::new(),
@@ -103,6 +138,12 @@ impl Machine {
     fn start(&mut self, shards_count: usize) {
         let mut rings: Vec<Ring> = (0..shards_count).map(|_| Ring::simulated(&self.world)).collect();
         self.senders.clear();
+        let cells = |directory| {
+            let path = directory_path(directory).display().to_string();
+            DirectoryCells::leaked(Some(directory_id(directory)), path, shards_count)
+        };
+        let used = |directory: &u16| Some(*directory) != self.unused;
+        self.directories = (0..self.directories_count).filter(used).map(cells).collect();
         for (index, (peers, mut receivers)) in connect(&mut rings).into_iter().enumerate() {
             let mut ring = rings.remove(0);
             let (sender, receiver) = queue::channel(QUEUE_MAILS);
@@ -120,12 +161,12 @@ impl Machine {
                     journal_files_count: 4,
                     group_bytes_max: 1 << 20,
                     tail_pool_bytes: 2 << 20,
-                    ..LaneOptions::new(PathBuf::from("/data"), *lane, owner)
+                    ..LaneOptions::new(directory_path(lane.0 % self.directories_count), *lane, owner)
                 };
                 prepare_dir(&mut ring, &options.dir, owner).expect("no fault was asked for");
                 Lane::recover(&mut ring, options).expect("no fault was asked for").0
             });
-            let storage = Storage::new(id, recovered.collect(), lanes.clone(), WorkerHandle::new().0);
+            let storage = Storage::new(id, recovered.collect(), WorkerHandle::new().0);
             // Clients reach the first shard, so that a test knows what has to be mailed.
             let listeners =
                 if index == 0 { vec![ring.listen(address()).expect("the port is free").0] } else { vec![] };
@@ -135,13 +176,17 @@ impl Machine {
                 idle_ms_max: 600_000,
                 connections_max: 100,
             };
+            let mut known = catalog(&self.records);
+            self.unused.into_iter().for_each(|directory| {
+                known.directories.fail(directory_id(directory));
+            });
             let shard = Shard::new(ShardParts {
                 id,
                 ring,
                 clients: Clients::new(listeners, limits),
                 storage,
                 metadata: Metadata::new(
-                    catalog(&self.records),
+                    known,
                     self._control.handle(index),
                     vec![Endpoint { host: "test".into(), port: address().port() }],
                     Vec::new(),
@@ -149,6 +194,7 @@ impl Machine {
                     1,
                 ),
                 mailbox: Mailbox::new(id, peers, receivers),
+                directories: Directories::new(self.directories.clone(), self.rooms),
                 group_options: coordinator::Options::default(),
                 retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
                 compaction: CompactionOptions::default(),
@@ -278,10 +324,14 @@ fn produce(partition: i32, batch: &[u8]) -> Vec<u8> {
 }
 
 fn produce_with(acks: i16, partition: i32, batch: &[u8]) -> Vec<u8> {
+    produce_within(i32::MAX, acks, partition, batch)
+}
+
+fn produce_within(timeout_ms: i32, acks: i16, partition: i32, batch: &[u8]) -> Vec<u8> {
     frame((0, 9), |writer| {
         writer.nullable_string(None);
         writer.i16(acks);
-        writer.i32(i32::MAX);
+        writer.i32(timeout_ms);
         writer.array(1);
         writer.string("t");
         writer.array(1);
