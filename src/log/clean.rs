@@ -40,6 +40,7 @@ use super::plan::{Plan, PlanRange};
 use super::seal::index_bytes;
 use super::segment::Segment;
 use crate::base::ids::{Offset, Position};
+use crate::base::slab::Key;
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::{FileId, IoError, OpenMode, Ring, Token, WriteMode};
 
@@ -273,10 +274,15 @@ impl Lane {
     }
 
     fn clean_token(&mut self, step: Step) -> Token {
+        let key = self.clean_key(step);
+        self.jobs.token(key)
+    }
+
+    fn clean_key(&mut self, step: Step) -> Key {
         self.clean.as_mut().expect("only called while there is one").step = step;
         let key = self.jobs.reserve();
         self.put_new(key, Some(Job::Clean));
-        self.jobs.token(key)
+        key
     }
 
     fn clean_path(&self, is_index: bool) -> PathBuf {
@@ -405,8 +411,8 @@ impl Lane {
             (Step::FlushIndex, Ok(())) => {
                 let log = self.clean.as_ref().expect("seen above").log;
                 let dir = self.partition(log).dir.clone();
-                let token = self.clean_token(Step::FlushDir);
-                ring.flush_dir(token, &dir);
+                let key = self.clean_key(Step::FlushDir);
+                self.jobs.flush_dir(ring, key, &dir);
             }
             (Step::FlushDir, Ok(())) => self.clean_replace(ring),
             (Step::AwaitBegin(_) | Step::Ready | Step::AwaitRoom, Ok(())) => panic!("nothing was in flight"),

@@ -5,3 +5,4 @@ mod harness;
 mod kernel;
 mod lane;
 mod power_cut;
+mod seeds;

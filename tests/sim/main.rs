@@ -1,7 +1,8 @@
 //! Simulated broker: shards on a simulated machine, clients that speak Kafka's protocol to them, faults
 //! and power cuts by seed, and an oracle. What is acknowledged is never lost; deliberate mistakes are found.
 //!
-//! `CORELANE_SEEDS=10000 cargo test --release --test sim` runs more seeds, `CORELANE_SEED=7` one of them.
+//! `CORELANE_SEEDS=10000 cargo test --release --test sim nothing` runs more seeds, `CORELANE_SEED=7` one of them; see
+//! `seeds` for a run that is kept.
 
 mod broker;
 mod consumer;
@@ -9,7 +10,11 @@ mod oracle;
 mod producer;
 mod run;
 mod scenario;
+#[path = "../../src/log/tests/seeds.rs"]
+mod seeds;
 mod wire;
+
+use std::sync::Mutex;
 
 use corelane::{log, shard};
 use run::Report;
@@ -20,11 +25,6 @@ const SEEDS_COUNT: u64 = 100;
 
 /// Within so many seeds a deliberate mistake must have been found.
 const CONTROL_SEEDS_MAX: u64 = 1_000;
-
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
-}
 
 /// Names the seed when its run ends in a panic.
 struct Named(Scenario);
@@ -44,28 +44,21 @@ fn run_seed(seed: u64, controls: Controls) -> Report {
 
 #[test]
 fn nothing_acknowledged_is_lost() {
-    if let Some(seed) = setting("CORELANE_SEED") {
-        println!("{:#?}", run_seed(seed, Controls::default()));
-        return;
-    }
-    let seeds_count = setting("CORELANE_SEEDS").unwrap_or(SEEDS_COUNT);
-    let mut total = Report::default();
-    let mut failed = Vec::new();
-    for seed in 0..seeds_count {
-        let Ok(report) = std::panic::catch_unwind(|| run_seed(seed, Controls::default())) else {
-            failed.push(seed);
-            continue;
-        };
+    let total = Mutex::new((0, Report::default()));
+    seeds::run_seeds("shards", SEEDS_COUNT, |seed| {
+        let report = run_seed(seed, Controls::default());
         if seed % 100 == 0 {
             let again = run_seed(seed, Controls::default());
             assert_eq!(report.trace, again.trace, "seed {seed} runs the same way every time");
         }
-        total.add(&report);
-    }
+        let mut total = total.lock().expect("nobody panics with it");
+        total.0 += 1;
+        total.1.add(&report);
+    });
+    let (seeds_count, total) = total.into_inner().expect("nobody panics with it");
     println!("{seeds_count} seeds: {total:#?}");
-    assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
-    assert!(total.acked_count > 100 * seeds_count, "the workload works");
-    assert!(total.seen_count > 100 * seeds_count, "the consumers read");
+    assert!(seeds_count < 50 || total.acked_count > 100 * seeds_count, "the workload works");
+    assert!(seeds_count < 50 || total.seen_count > 100 * seeds_count, "the consumers read");
 }
 
 /// Runs seeds until one fails, as it must.

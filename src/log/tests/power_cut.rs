@@ -1,10 +1,11 @@
 //! Power cuts: random work, cut off at random, recovered, compared with what was acknowledged.
 //!
-//! `CORELANE_SEED=n` replays one seed; `CORELANE_SEEDS=n` runs so many (300 without).
+//! [`super::seeds`] says how to run more of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::harness::*;
+use super::seeds::run_seeds;
 use crate::base::ids::Offset;
 use crate::base::random::Random;
 use crate::log::{AppendError, Control, LaneError, LaneOptions, LaneStats};
@@ -232,23 +233,11 @@ fn restart(harness: &mut Harness, random: &mut Random) {
     }
 }
 
-fn seeds() -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match number("CORELANE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("CORELANE_SEEDS").unwrap_or(300),
-    }
-}
-
 #[test]
 fn nothing_acknowledged_is_lost_by_any_crash() {
-    for seed in seeds() {
-        if seed % 1_000 == 999 {
-            eprintln!("power cuts: seed {seed}");
-        }
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, Control::None)));
-        assert!(outcome.is_ok(), "failed: replay with CORELANE_SEED={seed}");
-    }
+    run_seeds("engine", 300, |seed| {
+        run(seed, Control::None);
+    });
 }
 
 /// Seeds until a deliberate mistake loses something; None when none of them does.
