@@ -49,7 +49,7 @@ pub enum Model {
 }
 
 /// What a computer asks of a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Operation {
     Read,
     Write,

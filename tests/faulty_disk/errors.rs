@@ -30,8 +30,17 @@ const FREEZE: Duration = Duration::from_secs(5);
 const ON_THE_WAY: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
+pub struct ErrorsOptions {
+    #[command(flatten)]
+    common: Options,
+    /// What fails.
+    #[arg(long, value_delimiter = ',', value_enum, default_value = "write,flush,read")]
+    operations: Vec<Operation>,
+}
+
+#[derive(clap::Args)]
 pub struct Options {
-    /// Faults on each filesystem.
+    /// Faults on each filesystem, and of each operation.
     #[arg(long, default_value_t = 12)]
     rounds: u64,
     #[arg(long, value_delimiter = ',', value_enum, default_value = "ext4,xfs")]
@@ -149,11 +158,11 @@ pub fn answers(broker: &Broker) -> bool {
 
 // ---- Errors ----------------------------------------------------------------------------------
 
-pub fn run_errors(options: &Options) -> bool {
+pub fn run_errors(options: &ErrorsOptions) -> bool {
     let mut clean = true;
-    for filesystem in &options.fs {
-        for operation in [Operation::Write, Operation::Flush, Operation::Read] {
-            clean &= errors_of(options, *filesystem, operation);
+    for filesystem in &options.common.fs {
+        for operation in &options.operations {
+            clean &= errors_of(&options.common, *filesystem, *operation);
         }
     }
     clean

@@ -75,7 +75,7 @@ enum Command {
     /// Cuts the power under load, again and again, and compares what is there with what was acknowledged.
     PowerCut(power_cut::Options),
     /// Fails the n-th write, flush or read under load.
-    Errors(errors::Options),
+    Errors(errors::ErrorsOptions),
     /// Freezes the disk for some seconds under load, and kills the broker while it is frozen.
     Freeze(errors::Options),
     /// Fills the filesystem up under load and makes room again.

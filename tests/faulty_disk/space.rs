@@ -149,9 +149,13 @@ fn retain(options: &RetentionOptions, filesystem: Filesystem) -> bool {
     let started = Instant::now();
     let (mut free_min, mut stall_max) = (u64::MAX, Duration::ZERO);
     let (mut progress, mut progressed) = (0, Instant::now());
+    let mut looked = started;
     while started.elapsed() < Duration::from_secs(60 * options.minutes) {
-        std::thread::sleep(Duration::from_millis(500));
-        free_min = free_min.min(bench.machine.space().1);
+        std::thread::sleep(Duration::from_millis(10));
+        if looked.elapsed() > Duration::from_millis(500) {
+            looked = Instant::now();
+            free_min = free_min.min(bench.machine.space().1);
+        }
         if running.progress() > progress {
             (progress, progressed) = (running.progress(), Instant::now());
         }
