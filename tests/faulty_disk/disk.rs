@@ -179,6 +179,10 @@ impl Disk {
 
     // ---- Power -------------------------------------------------------------------------------
 
+    pub fn is_on(&self) -> bool {
+        self.state().is_on
+    }
+
     /// The power goes: from now on every operation fails.
     pub fn cut(&self) {
         self.change(|state| state.is_on = false);

@@ -64,6 +64,8 @@ pub struct Topic {
     pub settings: Vec<(String, String)>,
     pub retention_bytes: Option<u64>,
     pub life: Life,
+    /// The worker's connection was told of the topic: like every client it asks before it produces.
+    is_known: bool,
     pub partitions: Vec<Partition>,
 }
 
@@ -92,6 +94,7 @@ impl Topic {
             settings,
             retention_bytes: None,
             life: Life::Unknown,
+            is_known: false,
             partitions: (0..partitions).map(partition).collect(),
         }
     }
@@ -200,6 +203,7 @@ impl Worker {
     /// A new connection: what wasn't acknowledged is sent again; sometimes by a producer with a new id.
     fn begin(&mut self, client: &mut Client, admin: &mut Client) -> Result<(), Gone> {
         for topic in &mut self.topics {
+            topic.is_known = false;
             if topic.life == Life::Unknown {
                 let code = admin.delete_topic(&topic.name)?;
                 if code == 0 || code == ERROR_UNKNOWN_TOPIC {
@@ -216,11 +220,14 @@ impl Worker {
         let owes_nothing = partitions.all(|partition| partition.acknowledged_end == partition.sent_end);
         if self.session.is_none() || owes_nothing && self.random.chance(1, 4) {
             match client.init_producer_id()? {
-                Ok(session) => self.session = Some(session),
+                Ok(session) => {
+                    self.session = Some(session);
+                    let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+                    partitions.for_each(|partition| partition.sequence_base = partition.acknowledged_end);
+                }
+                // The session before goes on.
                 Err(code) => *self.refusals.entry(code).or_default() += 1,
             }
-            let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            partitions.for_each(|partition| partition.sequence_base = partition.acknowledged_end);
         }
         Ok(())
     }
@@ -229,6 +236,10 @@ impl Worker {
     fn pump(&mut self, client: &mut Client, progress: &AtomicU64) -> Result<bool, Gone> {
         if self.session.is_none() || self.topics.is_empty() {
             return Ok(true);
+        }
+        if self.topics.iter().any(|topic| !topic.is_known) {
+            let names = client.topics()?;
+            self.topics.iter_mut().for_each(|topic| topic.is_known = names.contains(&topic.name));
         }
         let mut in_flight = VecDeque::new();
         let mut left = REQUESTS_PER_PUMP;
@@ -253,7 +264,7 @@ impl Worker {
     fn send(&mut self, client: &mut Client) -> Result<Option<Sent>, Gone> {
         let index = self.random.below(self.topics.len() as u64) as usize;
         let topic = &mut self.topics[index];
-        if topic.life != Life::There {
+        if topic.life != Life::There || !topic.is_known {
             return Ok(None);
         }
         let mut batches = Vec::new();

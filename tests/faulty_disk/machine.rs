@@ -5,7 +5,7 @@
 
 use crate::disk::{Disk, FILE_NAME};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,25 +52,40 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("the project's path is text")
 }
 
-/// Takes down what an interrupted run left in `dir`.
+/// Takes down what an interrupted run left in `dir`: its broker, which may still hold the filesystem, mounts
+/// and device.
 fn tidy_up(dir: &Path) {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    for at in [dir.join("data"), dir.join("fuse")] {
-        let times = mounts.lines().filter(|line| line.split(' ').nth(1) == Some(text(&at))).count();
-        for _ in 0..times {
-            run("umount", &["-l", text(&at)]).ok();
+    let is_its_broker = |process: &Path| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == text(&dir.join("data")).as_bytes())
+    };
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let id = process.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(id) = id
+            && is_its_broker(&process.path())
+        {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL).ok();
         }
     }
-    // Its disk has no server any more, so what it is called is all that is known of it.
+    unmount_lazily(&dir.join("data"));
+    // While the file is still mounted: after that its name is lost.
     let image = dir.join("fuse").join(FILE_NAME);
-    for line in
-        run("losetup", &["--list", "--noheadings", "--output", "NAME,BACK-FILE"]).unwrap_or_default().lines()
-    {
+    let devices = run("losetup", &["--list", "--noheadings", "--output", "NAME,BACK-FILE"]);
+    for line in devices.unwrap_or_default().lines() {
         if let Some((device, file)) = line.split_once(' ')
-            && file.trim().trim_end_matches(" (deleted)") == text(&image)
+            && file.trim() == text(&image)
         {
             run("losetup", &["--detach", device]).ok();
         }
+    }
+    unmount_lazily(&dir.join("fuse"));
+}
+
+/// Takes every mount at `at` away, whoever uses it.
+fn unmount_lazily(at: &Path) {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for _ in mounts.lines().filter(|line| line.split(' ').nth(1) == Some(text(at))) {
+        run("umount", &["-l", text(at)]).ok();
     }
 }
 
@@ -124,9 +139,35 @@ impl Machine {
 
     /// Mounts, which replays the filesystem's journal.
     pub fn mount(&mut self) -> Result<(), String> {
-        run("mount", &["-t", self.filesystem.name(), self.device(), text(&self.data)])?;
+        let mut mounting = Command::new("mount")
+            .args(["-t", self.filesystem.name(), self.device()])
+            .arg(&self.data)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("mount is everywhere");
+        while mounting.try_wait().expect("a child of ours").is_none() {
+            if !self.disk.is_on() {
+                self.let_xfs_give_up();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let outcome = mounting.wait_with_output().expect("a child of ours");
+        if !outcome.status.success() {
+            let said = String::from_utf8_lossy(&outcome.stderr);
+            return Err(format!("{} can't be mounted: {}", self.filesystem.name(), said.trim()));
+        }
         self.is_mounted = true;
         Ok(())
+    }
+
+    /// A mount whose disk goes in the middle of the replay tries its writes again for ever, unless told.
+    fn let_xfs_give_up(&self) {
+        let name = self.device().trim_start_matches("/dev/");
+        for kind in ["EIO", "default"] {
+            let setting = format!("/sys/fs/xfs/{name}/error/metadata/{kind}/max_retries");
+            // There from some moment of the mount on, and on XFS alone.
+            std::fs::write(setting, "0").ok();
+        }
     }
 
     /// Unmounts and lets go of the device. The broker has ended, and the disk isn't frozen.
