@@ -94,13 +94,13 @@ impl Lane {
     }
 
     fn seal_path(&self, job: &Seal, suffix: &str) -> std::path::PathBuf {
-        let partition = self.partition(job.log);
-        let segment = partition.segment(job.segment).expect("a segment being sealed stays");
-        partition.dir.join(super::segment::file_name(segment.base_offset, segment.id, suffix))
+        let segment = self.seal_segment(job);
+        let name = super::segment::file_name(segment.base_offset, segment.id, suffix);
+        self.partition(job.log).dir.join(name)
     }
 
     fn seal_truncate(&mut self, ring: &mut Ring, key: Key, job: &mut Seal, file: FileId) {
-        let bytes = self.partition(job.log).segment(job.segment).expect("stays").bytes;
+        let bytes = self.seal_segment(job).bytes;
         job.step = Step::Truncate;
         ring.truncate(self.jobs.token(key), file, bytes);
     }
@@ -128,6 +128,11 @@ impl Lane {
                 self.cycle.seals.push_back((job.log, job.segment, 0));
                 return self.seal_end(ring, job);
             }
+            // An earlier run sealed and removed it, and ended before an image said so.
+            (Step::Open, Err(IoError::NotFound)) if self.seal_segment(&job).dropping => {
+                self.sealed(&job);
+                return self.seal_end(ring, job);
+            }
             (_, Err(error)) => {
                 let path = self.seal_path(&job, "log");
                 self.fence(format!("sealing {} failed: {error}", path.display()));
@@ -153,8 +158,7 @@ impl Lane {
                 let Done::Opened(Ok(file)) = done else { panic!("an open file comes with its id") };
                 job.index = Some(file);
                 job.step = Step::WriteIndex;
-                let segment = self.partition(job.log).segment(job.segment).expect("stays");
-                let buffer = index_bytes(segment);
+                let buffer = index_bytes(self.seal_segment(&job));
                 let bytes = buffer.len();
                 ring.write(self.jobs.token(key), file, 0, buffer, 0..bytes, WriteMode::Plain);
             }
@@ -168,18 +172,26 @@ impl Lane {
                 self.jobs.flush_dir(ring, key, &dir);
             }
             (Step::FlushDir, Ok(())) => {
-                let partition = self.partitions.get_mut(job.log).expect("a busy partition stays");
-                let segment = partition.segment_mut(job.segment).expect("stays");
-                segment.sealed = true;
-                segment.dropping_after = segment.dropping_after.max(self.journal.item_next);
-                segment.padded = false;
-                self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
-                self.scrub.note_sealed(job.log, job.segment);
-                self.stats.seals_count += 1;
+                self.sealed(&job);
                 return self.seal_end(ring, job);
             }
         }
         Some(job)
+    }
+
+    fn seal_segment(&self, job: &Seal) -> &Segment {
+        self.partition(job.log).segment(job.segment).expect("a segment being sealed stays")
+    }
+
+    fn sealed(&mut self, job: &Seal) {
+        let partition = self.partitions.get_mut(job.log).expect("a busy partition stays");
+        let segment = partition.segment_mut(job.segment).expect("stays");
+        segment.sealed = true;
+        segment.dropping_after = segment.dropping_after.max(self.journal.item_next);
+        segment.padded = false;
+        self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
+        self.scrub.note_sealed(job.log, job.segment);
+        self.stats.seals_count += 1;
     }
 
     fn seal_file(&mut self, job: &Seal) -> FileId {

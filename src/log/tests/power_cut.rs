@@ -65,7 +65,14 @@ fn run(seed: u64, control: Control) -> LaneStats {
         harness.check_recovered();
     }
     harness.world.set_faults(Faults::default());
+    // A healthy disk: what an earlier life began and no image tells of is finished, not taken for damage.
+    harness.world.power_cut();
+    let (ring, lane, _) = recover(&harness.world, &harness.options).expect("a healthy disk is recovered");
+    (harness.ring, harness.lane, harness.cut) = (ring, lane, false);
+    harness.events.clear();
+    harness.check_recovered();
     harness.settle();
+    assert_eq!(harness.lane.fenced(), None, "nothing failed");
     for index in 0..harness.partitions.len() {
         let model = &harness.partitions[index];
         assert_eq!(model.acked_end, model.end(), "everything becomes durable in the end");
