@@ -155,7 +155,11 @@ impl Lane {
     ///        last. The end, which may come at any time, is a state of `None`; the segments are gone from
     ///        `segments` if they were replaced.
     pub fn clean_begin(&mut self, log: LogId, first: u64, last: u64) -> bool {
-        if self.fenced.is_some() || self.clean.is_some() || !self.has_journal_room(0) {
+        if self.fenced.is_some() || self.clean.is_some() {
+            return false;
+        }
+        if !self.has_journal_room(0) {
+            self.room_wanted = self.room_wanted.max(Some(0));
             return false;
         }
         if !self.leave_written_segment(log, last) {
@@ -420,7 +424,10 @@ impl Lane {
     }
 
     fn clean_replace(&mut self, ring: &mut Ring) {
-        if !self.has_journal_room(size_of::<ReplacePayload>() as u64) {
+        let room_wanted = size_of::<ReplacePayload>() as u64;
+        if !self.has_journal_room(room_wanted) {
+            // Said like an append that was refused: else nothing might make room.
+            self.room_wanted = self.room_wanted.max(Some(room_wanted));
             self.clean.as_mut().expect("only called while there is one").step = Step::AwaitRoom;
             return;
         }
