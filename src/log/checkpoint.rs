@@ -21,6 +21,7 @@ use super::format::{
 use super::image::FoundImage;
 use super::jobs::{Done, Job};
 use super::lane::Lane;
+use super::mutation::{self, Mutation};
 use super::options::{LogId, PartitionSettings};
 use super::partition_log::{Ends, PartitionLog};
 use super::place::Place;
@@ -154,7 +155,9 @@ impl Lane {
                 self.checkpoint.state = State::Capturing(capture);
                 true
             }
-            State::Captured(capture, end) if end.item <= self.journal.item_durable => {
+            State::Captured(capture, end)
+                if end.item <= self.journal.item_durable || mutation::is(Mutation::ImageBeforeEntries) =>
+            {
                 self.image_write(ring, capture, end);
                 false
             }
@@ -212,7 +215,9 @@ impl Lane {
 
     /// The older image: the one to overwrite.
     fn image_path(&self) -> std::path::PathBuf {
-        self.lane_dir.join(IMAGE_FILES[1 - self.checkpoint.newest])
+        let newest = self.checkpoint.newest;
+        let older = if mutation::is(Mutation::OverwriteNewestImage) { newest } else { 1 - newest };
+        self.lane_dir.join(IMAGE_FILES[older])
     }
 
     pub(super) fn image_done(
@@ -433,7 +438,10 @@ pub(super) fn decode_partition(bytes: &mut &[u8], lane_dir: &std::path::Path) ->
         partition.epochs.push((LeaderEpoch(row.leader_epoch.get()), Offset(row.start_offset.get())));
     }
     for _ in 0..row.producers_count.get() {
-        partition.producers.insert_row(&take::<ProducerRow>(bytes)?);
+        let row = take::<ProducerRow>(bytes)?;
+        if !mutation::is(Mutation::ForgetProducers) {
+            partition.producers.insert_row(&row);
+        }
     }
     for _ in 0..row.leftovers_count.get() {
         partition.leftovers.push(Segment::from_row(&take::<SegmentRow>(bytes)?, Vec::new()));

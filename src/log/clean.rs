@@ -137,7 +137,8 @@ impl Lane {
         let partition = self.partitions.get_mut(log).filter(|partition| partition.is_online())?;
         let found = partition.segment_mut(segment).filter(|found| found.sealed && !found.dropping)?;
         let (base_offset, bytes) = (found.base_offset, found.bytes);
-        let mut plan = Plan { log, base_offset, batch_bytes: None, ranges: [].into(), leases: Vec::new() };
+        let mut plan =
+            Plan { log, base_offset, batch_bytes: None, next: None, ranges: [].into(), leases: Vec::new() };
         if bytes > 0 {
             found.leases += 1;
             plan.leases.push(segment);

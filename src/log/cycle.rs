@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use super::jobs::Job;
 use super::lane::Lane;
 use super::materialise::JOBS_MAX;
+use super::mutation::{self, Mutation};
 use super::options::LogId;
 use super::place::Place;
 use crate::base::ids::{MonotonicNs, WallMs};
@@ -284,7 +285,8 @@ impl Lane {
     fn start_drops(&mut self, ring: &mut Ring) {
         for _ in 0..self.cycle.drops.len().min(STEPS_MAX) {
             let (log, item) = self.cycle.drops.pop_front().expect("counted");
-            if item >= self.journal.item_durable || !self.drop_start(ring, log) {
+            let hurries = mutation::is(Mutation::DropBeforeDurable);
+            if (item >= self.journal.item_durable && !hurries) || !self.drop_start(ring, log) {
                 self.cycle.drops.push_back((log, item));
             }
         }
@@ -302,7 +304,8 @@ impl Lane {
     fn start_unlinks(&mut self, ring: &mut Ring) {
         for _ in 0..self.cycle.unlinks.len().min(STEPS_MAX) {
             let (log, item) = self.cycle.unlinks.pop_front().expect("counted");
-            if item >= self.journal.item_durable || !self.unlink_start(ring, log) {
+            let hurries = mutation::is(Mutation::UnlinkBeforeDurable);
+            if (item >= self.journal.item_durable && !hurries) || !self.unlink_start(ring, log) {
                 self.cycle.unlinks.push_back((log, item));
             }
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::format::{BLOCK_BYTES, blocks_up};
+use super::mutation::{self, Mutation};
 use super::options::LaneError;
 use crate::ring::{Completion, DirEntry, FileId, IoBuffer, IoError, OpenMode, Ring, Token, WriteMode};
 
@@ -40,6 +41,10 @@ impl<'a> Disk<'a> {
             Completion::Opened { result, .. } => result,
             other => panic!("waited for an open, got {other:?}"),
         }
+    }
+
+    pub(super) fn flush_found(&mut self, file: FileId) -> Result<(), IoError> {
+        if mutation::is(Mutation::RecoverWithoutFlush) { Ok(()) } else { self.flush(file) }
     }
 
     pub(super) fn flush(&mut self, file: FileId) -> Result<(), IoError> {

@@ -2,6 +2,7 @@
 //! must be looked at first.
 
 use super::lane::Lane;
+use super::mutation::{self, Mutation};
 use super::options::LogId;
 use super::partition_log::PartitionLog;
 use super::place::Place;
@@ -106,6 +107,8 @@ impl Lane {
                 let segment = partition.segment_of(offset);
                 let Some(rows) = &segment.rows else { return Walk::Index(segment.id) };
                 let row = rows.partition_point(|row| row.base_offset.get() <= offset.0).checked_sub(1);
+                let late = usize::from(mutation::is(Mutation::WrongIndexFloor));
+                let row = row.map(|row| (row + late).min(rows.len() - 1));
                 let position = row.map_or(0, |row| rows[row].position.get());
                 walk(partition, Place::new(segment.id, position), target)
             }

@@ -3,6 +3,7 @@
 use super::jobs::{Done, GroupWrite, Job};
 use super::journal::{Effect, Journal};
 use super::lane::Lane;
+use super::mutation::{self, Mutation};
 use super::options::LaneEvent;
 use super::partition_log::Mark;
 use crate::base::ids::MonotonicNs;
@@ -58,7 +59,9 @@ impl Lane {
     }
 
     pub(super) fn group_done(&mut self, group: GroupWrite, done: Done) {
-        if let Err(error) = done.outcome() {
+        if let Err(error) = done.outcome()
+            && !mutation::is(Mutation::IgnoreFailedGroup)
+        {
             self.fence(format!("write of the journal of lane {} failed: {error}", self.options.lane.0));
             return;
         }

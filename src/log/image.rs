@@ -89,7 +89,7 @@ pub(super) fn read_image(
         Err(error) => return Err(fail(error)),
     };
     if flush {
-        disk.flush(file).map_err(|error| failed("flush of", path, error))?;
+        disk.flush_found(file).map_err(|error| failed("flush of", path, error))?;
     }
     let first = disk.read_all(file, ImageHeader::BYTES as u64).map_err(fail)?;
     let header = ImageHeader::read_from_bytes(&first).ok().filter(|header| header.magic == IMAGE_MAGIC);

@@ -15,6 +15,7 @@ use super::format::{
     BLOCK_BYTES, EntryHeader, EntryKind, GROUP_MAGIC, GroupHeader, MORE_PIECES, Sealed, VERSION, blocks_down,
     blocks_up,
 };
+use super::mutation::{self, Mutation};
 use super::options::{LaneOptions, LogId};
 use super::place::Place;
 use super::touched::Touched;
@@ -412,7 +413,8 @@ impl Journal {
                     header.total_bytes = U32::new((to - from) as u32);
                     header.flags = if step < left { MORE_PIECES } else { 0 };
                     open.put_entry(&header, |out| tails.copy_tail(*log, place, out));
-                    let end_offset = (step == left).then_some(*end_offset);
+                    let is_whole = step == left || mutation::is(Mutation::AckFirstPiece);
+                    let end_offset = is_whole.then_some(*end_offset);
                     // Of a piece, too, nothing may go before the whole batch is in its segment.
                     open.note(Effect { log: *log, end: Place::new(*segment, *to), end_offset });
                     self.touched.note(EntryKind::Append, *log);

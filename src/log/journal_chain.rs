@@ -8,6 +8,7 @@ use std::path::Path;
 use super::disk::{Disk, failed};
 use super::format::{EntryKind, VERSION};
 use super::image::{Counted, FoundImage};
+use super::mutation::{self, Mutation};
 use super::options::{LaneError, LogId};
 use super::prewrite;
 use super::redo::{Contradiction, Redo};
@@ -55,7 +56,7 @@ pub(super) fn find_files(
         let path = journal_dir.join(&entry.name);
         let file = disk.open(&path, mode).map_err(|error| failed("opening", &path, error))?;
         if mode == OpenMode::Write {
-            disk.flush(file).map_err(|error| failed("flush of", &path, error))?;
+            disk.flush_found(file).map_err(|error| failed("flush of", &path, error))?;
         }
         let mut found = FoundFile { number, file, bytes: entry.bytes, first: None, ready: false };
         let header =
@@ -219,9 +220,13 @@ impl<'a, 'd, 'r> Walk<'a, 'd, 'r> {
 
     /// Is it the end, a torn group, or damage?
     fn judge(&mut self, found: Found) -> Result<Next, LaneError> {
-        let found = if self.is_short() { worst(found, Found::Short) } else { found };
+        let found = if self.is_short() && !mutation::is(Mutation::IgnoreShortFile) {
+            worst(found, Found::Short)
+        } else {
+            found
+        };
         let number = self.end.chain.number;
-        let counted = number <= self.counted.group;
+        let counted = number <= self.counted.group && !mutation::is(Mutation::IgnoreCounted);
         let later = match found {
             Found::Unreadable | Found::Newer => None,
             Found::Nothing | Found::HeaderOnly | Found::Short => self.find_later(number)?,
@@ -237,6 +242,7 @@ impl<'a, 'd, 'r> Walk<'a, 'd, 'r> {
             None => "no file".to_owned(),
         };
         let dir = self.dir.display();
+        let seen = if mutation::is(Mutation::EndAtFirstBadGroup) { Later::None } else { seen };
         match judge(found, counted, seen) {
             Verdict::End => Ok(Next::End),
             Verdict::Torn => {

@@ -19,6 +19,7 @@ use super::format::{CreatePayload, EntryHeader, EntryKind, RollPayload, rolled_i
 use super::jobs::Jobs;
 use super::journal::Journal;
 use super::materialise::Staging;
+use super::mutation::{self, Mutation};
 use super::options::{AppendError, Awaited, LaneEvent, LaneOptions, LogId, PartitionSettings, Sequence};
 use super::partition_log::PartitionLog;
 use super::partitions::Partitions;
@@ -239,7 +240,7 @@ impl Lane {
                 None => self.pool.forget_oldest(),
                 Some((_, end)) => {
                     let partition = self.partitions.get_mut(log).expect("its block was just seen");
-                    if partition.ends.written < end {
+                    if partition.ends.written < end && !mutation::is(Mutation::EvictUnwritten) {
                         return false;
                     }
                     partition.tail.pop_oldest(&mut self.pool);

@@ -21,6 +21,7 @@
 use super::format::{BLOCK_BYTES, EntryHeader, EntryKind, blocks_down, blocks_up};
 use super::jobs::{Done, Job};
 use super::lane::Lane;
+use super::mutation::{self, Mutation};
 use super::options::LogId;
 use super::partition_log::PartitionLog;
 use super::place::Place;
@@ -192,6 +193,12 @@ impl Lane {
         }
         match (step, done.outcome()) {
             (Step::MakeDir, Ok(()) | Err(IoError::Exists)) => self.materialise_open_new(ring, key, job),
+            (Step::OpenNew, Err(IoError::Exists)) if mutation::is(Mutation::UseStaleFile) => {
+                let path = self.active_path(&job);
+                job.step = Step::OpenExisting;
+                ring.open(self.jobs.token(key), &path, OpenMode::Write);
+                Some(job)
+            }
             (Step::OpenNew, Err(IoError::Exists)) => {
                 let path = self.active_path(&job);
                 job.step = Step::RemoveStale;
@@ -229,6 +236,9 @@ impl Lane {
             (Step::Write { end }, Ok(())) => {
                 self.staging.put(done.into_buffer());
                 self.note_written(job.log, end);
+                if mutation::is(Mutation::FlushedWhenWritten) {
+                    self.note_flushed(job.log);
+                }
                 job.head.clear();
                 self.materialise_decide(ring, key, job)
             }
@@ -511,7 +521,7 @@ impl Lane {
     ) -> Option<Materialise> {
         let partition = self.partition(job.log);
         let segment = partition.segment(partition.ends.written.segment).expect("what is written to stays");
-        if segment.created {
+        if segment.created || mutation::is(Mutation::ForgetDirFlush) {
             return self.materialise_flushed(ring, key, job);
         }
         let dir = partition.dir.clone();
@@ -526,7 +536,7 @@ impl Lane {
         key: Key,
         mut job: Materialise,
     ) -> Option<Materialise> {
-        if self.partition(job.log).dir_made {
+        if self.partition(job.log).dir_made || mutation::is(Mutation::ForgetParentFlush) {
             return self.materialise_flushed(ring, key, job);
         }
         let parent = partitions_dir(&self.lane_dir);

@@ -35,6 +35,7 @@ mod journal;
 mod journal_chain;
 mod lane;
 mod materialise;
+mod mutation;
 mod options;
 mod partition_log;
 mod partitions;
@@ -73,7 +74,7 @@ pub use options::{
     AppendError, Awaited, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError,
     RecoveryReport, Sequence,
 };
-pub use plan::{Plan, PlanRange, PlanStart, Resolved};
+pub use plan::{Plan, PlanRange, PlanStart, Resolved, Window};
 pub use producers::{Producer, ProducerBatch, ProducerTable};
 pub use stats::{FLUSH_BUCKETS_US, LaneStats};
 pub use verify::{VerifyReport, verify};

@@ -1,15 +1,14 @@
 //! Options: what a lane is given and what it reports; its limits and its errors.
 
 use std::fmt;
-use std::ops::Range;
 use std::path::PathBuf;
 
 use super::damage::DamagedPartition;
 use super::format::EntryHeader;
 use super::journal::Journal;
-use super::plan::Plan;
+use super::plan::{Plan, Window};
 use crate::base::ids::{LaneId, Offset};
-use crate::ring::{IoBuffer, IoError};
+use crate::ring::IoError;
 
 /// Slot of a partition in its lane. Never reused within the life of the lane, restarts included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -222,9 +221,9 @@ pub enum LaneEvent {
     Durable { log: LogId, durable_end: Offset },
     /// A plan that was `Pending` is ready.
     Planned { read: u64, plan: Result<Plan, ReadError> },
-    /// A window that was `Pending`: `buffer[range]` are the plan's next bytes, verified. Say
-    /// `plan.advance(range.len())`, and give the buffer back with `Lane::give_back`.
-    Window { read: u64, window: Result<(IoBuffer, Range<usize>), ReadError> },
+    /// A window that was `Pending`: the plan's next bytes. Say `plan.advance_window(&window)`, and give the
+    /// buffer back with `Lane::give_back`.
+    Window { read: u64, window: Result<Window, ReadError> },
     /// Room came back after an append was refused as `Busy`.
     Room,
     /// The partition's files are gone and their directory is flushed.

@@ -286,6 +286,28 @@ impl PartitionLog {
         self.ends.batch_written = (place, offset);
     }
 
+    /// The leader epoch that a batch at `offset` was appended in.
+    pub(super) fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let index = self.epochs.partition_point(|(_, first)| *first <= offset).checked_sub(1)?;
+        Some(self.epochs[index].0)
+    }
+
+    /// The header can be one of a batch of this segment, behind the offset `after` of it.
+    ///
+    /// The batch's CRC covers what stands behind it; base offset, length, leader epoch and magic in front
+    /// of it are covered by this: the length by the CRC's range, the others by what is known of the log.
+    pub(super) fn accepts(&self, segment: &Segment, header: &BatchHeader, after: Option<Offset>) -> bool {
+        let (first, last) = (header.base_offset(), header.last_offset());
+        let in_order = match after {
+            None => first >= segment.base_offset,
+            Some(after) if segment.dense => first == after,
+            Some(after) => first >= after,
+        };
+        let inside = header.last_offset_delta.get() >= 0 && last < segment.end_offset;
+        let epoch = self.epoch_at(first).is_none_or(|epoch| epoch == header.leader_epoch());
+        header.magic == 2 && in_order && inside && epoch
+    }
+
     /// Kafka's `endOffsetForEpoch`: the largest epoch not above `epoch`, and where it ends.
     pub(super) fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let (latest, _) = *self.epochs.last()?;

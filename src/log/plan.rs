@@ -1,6 +1,7 @@
 //! Plan: which bytes answer a read, frozen, and how far they were handed out.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::find::{FoundBatch, Target, Walk};
 use super::lane::Lane;
@@ -8,6 +9,7 @@ use super::options::LogId;
 use super::place::Place;
 use super::read::Purpose;
 use crate::base::ids::{Offset, Position};
+use crate::ring::IoBuffer;
 
 /// Segments that one plan spans.
 const RANGES_MAX: usize = 8;
@@ -30,6 +32,8 @@ pub struct Plan {
     pub base_offset: Offset,
     /// Bytes of the batch that the plan begins with, until bytes were handed out.
     pub(super) batch_bytes: Option<u64>,
+    /// Where the next bytes begin, as far as that is known.
+    pub(super) next: Option<Offset>,
     pub(super) ranges: VecDeque<PlanRange>,
     /// Segments leased, in order.
     pub(super) leases: Vec<u64>,
@@ -45,10 +49,17 @@ impl Plan {
         self.ranges.iter()
     }
 
+    /// Marks a window as handed out.
+    pub fn advance_window(&mut self, window: &Window) {
+        self.advance(window.range.len() as u64);
+        self.next = Some(window.next);
+    }
+
     /// Marks the next `bytes` as handed out. Precondition: no more than are left.
     pub fn advance(&mut self, bytes: u64) {
         let mut left = bytes;
         self.batch_bytes = None;
+        self.next = None;
         while left > 0 {
             let range = self.ranges.front_mut().expect("no more is handed out than was planned");
             let step = left.min(range.bytes);
@@ -60,6 +71,16 @@ impl Plan {
             }
         }
     }
+}
+
+/// Bytes of a plan that were read from disk and verified: whole batches, but at the plan's very end.
+#[derive(Debug)]
+pub struct Window {
+    pub buffer: IoBuffer,
+    /// Of the buffer.
+    pub range: Range<usize>,
+    /// The offset behind their last whole batch.
+    pub(super) next: Offset,
 }
 
 /// The answer to `Lane::plan`.
@@ -172,6 +193,7 @@ impl Lane {
             log,
             base_offset: first.base_offset,
             batch_bytes: Some(first.bytes),
+            next: Some(first.base_offset),
             ranges: VecDeque::new(),
             leases: Vec::new(),
         };
@@ -205,7 +227,7 @@ impl Lane {
         read: u64,
     ) -> PlanStart {
         let (segment, purpose) = match waits {
-            Walk::Disk(at) => (at.segment, Purpose::Plan { request, start, target, at }),
+            Walk::Disk(at) => (at.segment, Purpose::Plan { request, start, target, at, after: None }),
             Walk::Index(segment) => (segment, Purpose::Index { request, start }),
             Walk::Found(_) | Walk::End => panic!("nothing is to be waited for"),
         };

@@ -22,6 +22,7 @@ use super::journal::{FreeFile, Journal, JournalFile};
 use super::journal_chain::{ReplayEnd, find_files, replay};
 use super::lane::Lane;
 use super::materialise::Staging;
+use super::mutation::{self, Mutation};
 use super::options::{LaneError, LaneOptions, RecoveryReport};
 use super::partition_log::PartitionLog;
 use super::place::Place;
@@ -65,7 +66,8 @@ impl Lane {
         let redone = redo_from(&mut disk, &dir, &options, newest, &files)?;
         // An image whose flush failed reads back like any other. Where no entry calls it durable,
         // nothing was written over what the older one needs, and that one is taken.
-        let confirmed = redone.0.image_durable >= newest.header.generation.get();
+        let confirmed = redone.0.image_durable >= newest.header.generation.get()
+            || mutation::is(Mutation::TrustUnconfirmedImage);
         let (image, (mut redo, end)) = match images.get(1).filter(|_| !confirmed) {
             Some(older) => (older, redo_from(&mut disk, &dir, &options, older, &files)?),
             None => (newest, redone),
@@ -275,7 +277,7 @@ fn make_journal(
     // No group, not even a torn one, was ever written under a larger number.
     let largest = found.iter().filter_map(|file| file.first).map(|first| first.incarnation).max();
     let known = end.chain.incarnation.max(image.incarnation.get()).max(largest.unwrap_or(0));
-    journal.incarnation = known + 1;
+    journal.incarnation = known + u64::from(!mutation::is(Mutation::ReuseIncarnation));
     journal.touched = end.touched;
     let file_bytes = options.journal_bytes / u64::from(options.journal_files_count);
     let file_bytes = file_bytes - file_bytes % 4096;

@@ -15,6 +15,7 @@ use zerocopy::FromBytes;
 use super::damage::Damage;
 use super::format::{CreatePayload, DamagedPayload, EntryKind, RollPayload, rolled_id};
 use super::journal_chain::Gap;
+use super::mutation::{self, Mutation};
 use super::options::{LogId, PartitionSettings};
 use super::partition_log::{Ends, Mark, PartitionLog};
 use super::partitions::Partitions;
@@ -94,7 +95,8 @@ impl Redo {
     }
 
     pub(super) fn is_reflected(&self, log: LogId, item: u64) -> bool {
-        self.reflected.get(&log).is_some_and(|reflected| item < *reflected)
+        !mutation::is(Mutation::ApplyTwice)
+            && self.reflected.get(&log).is_some_and(|reflected| item < *reflected)
     }
 
     /// Applies an entry; `incarnation` is its file's.
@@ -291,7 +293,8 @@ impl Redo {
         let partition = self.partitions.get_mut(log).expect("looked up before");
         let end = place.plus(entry.payload.len() as u64);
         let (flushed, _) = partition.ends.batch_flushed;
-        let Some(segment) = partition.segment(place.segment) else { return };
+        let dead = mutation::is(Mutation::RedoIntoDeadSegment).then(|| partition.active());
+        let Some(segment) = partition.segment(place.segment).or(dead) else { return };
         // Behind its final length: a recovery that found damage has cut it.
         let is_cut = segment.rolled && place.position >= segment.bytes;
         if is_cut || end <= flushed {
@@ -403,7 +406,9 @@ impl Redo {
         let logs: Vec<_> = self.partitions.iter().map(|partition| partition.number).collect();
         for log in logs {
             self.scan(log);
-            self.cut_incomplete(log, &mut finished.cuts);
+            if !mutation::is(Mutation::KeepIncompleteBatch) {
+                self.cut_incomplete(log, &mut finished.cuts);
+            }
             if let Some(stuck) = self.stuck.remove(&log)
                 && self.partition(log).dropping.is_none()
             {

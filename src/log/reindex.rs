@@ -72,7 +72,7 @@ impl Lane {
         if let Some(file) = job.index_file.take() {
             ring.close(file);
         }
-        let segment = self.partition(job.log).segment(job.segment).expect("a leased segment stays");
+        let segment = self.partition(job.log).leased(job.segment).expect("a leased segment stays");
         job.purpose = Purpose::Reindex { request, start, rows: Reindex::new(segment) };
         self.read_open(ring, key, job)
     }
@@ -87,7 +87,7 @@ impl Lane {
         bytes: usize,
     ) -> Option<Read> {
         let Purpose::Reindex { request, start, mut rows } = job.purpose else { panic!("the caller looked") };
-        let segment = self.partition(job.log).segment(job.segment).expect("a leased segment stays");
+        let segment = self.partition(job.log).leased(job.segment).expect("a leased segment stays");
         let end = segment.bytes;
         let taken = rows.take(&buffer[..bytes], position, end);
         job.buffer = Some(buffer);

@@ -163,7 +163,7 @@ impl Lane {
         let key = self.jobs.reserve();
         let token = self.jobs.token(key);
         let partition = self.partition(at.log);
-        let segment = partition.segment(at.segment).expect("a leased segment stays");
+        let segment = partition.leased(at.segment).expect("a leased segment stays");
         let mut read = ScrubRead { position: 0, asked_bytes: 0 };
         match at.step {
             Step::OpenIndex => ring.open(token, &segment.index_path(&partition.dir), OpenMode::Read),
@@ -237,7 +237,7 @@ impl Lane {
         self.stats.scrubbed_bytes += bytes as u64;
         let ns = bytes as u128 * 1_000_000_000 / u128::from(self.options.scrub_bytes_per_second);
         self.scrub.next_at = MonotonicNs(self.now.0 + ns as u64);
-        let end = self.partition(at.log).segment(at.segment).expect("nothing ran in between").bytes;
+        let end = self.partition(at.log).leased(at.segment).expect("it was leased until now").bytes;
         let checked = checked(&mut at.found, &buffer[..bytes], position, end);
         at.buffer = Some(buffer);
         match checked {

@@ -10,6 +10,7 @@ use zerocopy::byteorder::little_endian::{I64, U16, U32, U64};
 use super::format::{INDEX_MAGIC, IndexHeader, Sealed, VERSION, blocks_up};
 use super::jobs::{Done, Job};
 use super::lane::Lane;
+use super::mutation::{self, Mutation};
 use super::options::LogId;
 use super::place::Place;
 use super::segment::Segment;
@@ -147,7 +148,12 @@ impl Lane {
             (Step::Truncate, Ok(())) => {
                 let file = self.seal_file(&job);
                 job.step = Step::FlushLog;
-                ring.flush(self.jobs.token(key), file);
+                if mutation::is(Mutation::SealWithoutFlush) {
+                    let bytes = self.seal_segment(&job).bytes;
+                    ring.truncate(self.jobs.token(key), file, bytes);
+                } else {
+                    ring.flush(self.jobs.token(key), file);
+                }
             }
             (Step::FlushLog | Step::RemoveIndex, Ok(())) => {
                 job.step = Step::OpenIndexNew;
@@ -165,6 +171,10 @@ impl Lane {
             (Step::WriteIndex, Ok(())) => {
                 job.step = Step::FlushIndex;
                 ring.flush(self.jobs.token(key), job.index.expect("opened"));
+            }
+            (Step::FlushIndex, Ok(())) if mutation::is(Mutation::SealWithoutDirFlush) => {
+                self.sealed(&job);
+                return self.seal_end(ring, job);
             }
             (Step::FlushIndex, Ok(())) => {
                 job.step = Step::FlushDir;

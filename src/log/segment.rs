@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{I64, U32, U64};
 
 use super::format::{
-    IndexRow, SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SegmentRow,
+    IndexRow, SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SEGMENT_SPARSE, SegmentRow,
 };
 use crate::base::checksum::crc32c;
 use crate::base::ids::{Offset, TopicPartition};
@@ -37,6 +37,8 @@ pub(super) struct Segment {
     pub(super) rolled: bool,
     /// The file has its exact length, and its index is beside it.
     pub(super) sealed: bool,
+    /// Each batch begins with the offset behind the one before it: else it isn't what was written.
+    pub(super) dense: bool,
     /// Below the log start: to be deleted once all items below `dropping_after` are durable. They are
     /// the one that moved the log start, and what says that the segment is wholly in its file: else a
     /// recovery would go on writing to a file that is gone.
@@ -83,6 +85,7 @@ impl Segment {
             made: false,
             rolled: false,
             sealed: false,
+            dense: true,
             dropping: false,
             dropping_after: 0,
             allocated: 0,
@@ -91,6 +94,13 @@ impl Segment {
             row_bytes: (segment_bytes_max / ROWS_PER_SEGMENT).max(ROW_BYTES_MIN),
             rows: Some(Vec::new()),
         }
+    }
+
+    /// The offset of the batch at `position`, where an index row begins there.
+    pub(super) fn offset_at(&self, position: u64) -> Option<Offset> {
+        let rows = self.rows.as_deref()?;
+        let row = rows.binary_search_by_key(&position, |row| row.position.get()).ok()?;
+        Some(Offset(rows[row].base_offset.get()))
     }
 
     pub(super) fn log_path(&self, partition_dir: &Path) -> PathBuf {
@@ -107,10 +117,10 @@ impl Segment {
         if self.bytes == 0 {
             self.wall_ms = wall_ms;
         }
-        // An emptied batch keeps its time, but no record has it.
-        let timestamp = if header.records_count.get() == 0 { -1 } else { header.max_timestamp.get() };
+        let timestamp = newest_of(header);
         let base_offset = header.base_offset();
         self.note_row(header);
+        self.dense &= header.base_offset() == self.end_offset;
         if timestamp >= 0 && self.max_timestamp.is_none_or(|(max, _)| timestamp > max) {
             self.max_timestamp = Some((timestamp, base_offset));
         }
@@ -176,7 +186,8 @@ impl Segment {
                 flag(self.created, SEGMENT_CREATED)
                     | flag(self.rolled, SEGMENT_ROLLED)
                     | flag(self.sealed, SEGMENT_SEALED)
-                    | flag(self.dropping, SEGMENT_DROPPING),
+                    | flag(self.dropping, SEGMENT_DROPPING)
+                    | flag(!self.dense, SEGMENT_SPARSE),
             ),
             index_rows_count: U32::new(self.unsealed_rows().len() as u32),
             row_bytes: U64::new(self.row_bytes),
@@ -207,6 +218,7 @@ impl Segment {
             rolled: is(SEGMENT_ROLLED),
             sealed: is(SEGMENT_SEALED),
             dropping: is(SEGMENT_DROPPING),
+            dense: !is(SEGMENT_SPARSE),
             dropping_after: 0,
             allocated: 0,
             padded: !is(SEGMENT_SEALED),
@@ -235,7 +247,7 @@ impl IndexRow {
 
     /// Takes the next batch of its extent in.
     fn note(&mut self, header: &BatchHeader) {
-        let timestamp = header.max_timestamp.get();
+        let timestamp = newest_of(header);
         if timestamp > self.max_timestamp.get() {
             self.max_timestamp = I64::new(timestamp);
             let delta = header.base_offset().0 - self.base_offset.get();
@@ -243,6 +255,11 @@ impl IndexRow {
         }
         self.headers_checksum = U32::new(chain(self.headers_checksum.get(), header));
     }
+}
+
+/// The largest timestamp of a batch's records; -1: none. An emptied batch keeps its time, but no record has it.
+fn newest_of(header: &BatchHeader) -> i64 {
+    if header.records_count.get() == 0 { -1 } else { header.max_timestamp.get() }
 }
 
 /// The next link of a row's checksum over batch headers.

@@ -4,5 +4,6 @@ mod damage;
 mod harness;
 mod kernel;
 mod lane;
+mod mutations;
 mod power_cut;
 mod seeds;

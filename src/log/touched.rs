@@ -10,6 +10,7 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::U32;
 
 use super::format::{BLOCK_BYTES, EntryHeader, EntryKind};
+use super::mutation::{self, Mutation};
 use super::options::LogId;
 
 /// A group names the partitions of as many groups before it as have this many bytes together, or of the
@@ -76,7 +77,8 @@ impl Touched {
                 false
             }
         };
-        if changes && self.open.last() != Some(&log.0) {
+        let names = changes && !mutation::is(Mutation::NameNobody);
+        if names && self.open.last() != Some(&log.0) {
             self.open.push(log.0);
         }
     }

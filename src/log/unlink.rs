@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::jobs::{Done, Job};
 use super::lane::Lane;
+use super::mutation::{self, Mutation};
 use super::options::{LaneEvent, LogId};
 use super::segment::{Segment, partitions_dir};
 use crate::base::slab::Key;
@@ -59,7 +60,8 @@ impl Lane {
             return true;
         }
         // Unsealed ones are sealed first: their bytes may be in memory or on their way.
-        let durable = self.journal.item_durable;
+        let hurries = mutation::is(Mutation::UnlinkBeforeDurable);
+        let durable = if hurries { u64::MAX } else { self.journal.item_durable };
         let is_ready = |segment: &&Segment| {
             segment.dropping && segment.dropping_after <= durable && segment.sealed && segment.leases == 0
         };

@@ -6,14 +6,14 @@ use super::storage::PlanOwner;
 use super::{Core, Shard};
 use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
 use crate::base::slab::Key;
-use crate::log::{Plan, ReadError};
+use crate::log::{Plan, ReadError, Window};
 use crate::partition::read::{ListedOffset, OffsetQuery, ReadRefusal};
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::batch_body;
 use crate::protocol::compression::Codecs;
 use crate::protocol::record::Records;
 use crate::protocol::record_batch::BatchHeader;
-use crate::ring::{IoBuffer, Ring};
+use crate::ring::Ring;
 
 /// A batch decompresses to this much at most while a time is looked up.
 const LOOKUP_BYTES_MAX: usize = 64 << 20;
@@ -132,12 +132,7 @@ impl Core {
     }
 
     /// The disk has read a window for a stream of this shard or another.
-    pub fn on_window_read(
-        &mut self,
-        ring: &mut Ring,
-        read: u64,
-        window: Result<(IoBuffer, std::ops::Range<usize>), ReadError>,
-    ) {
+    pub fn on_window_read(&mut self, ring: &mut Ring, read: u64, window: Result<Window, ReadError>) {
         let key = Key::from_u56(read);
         let is_compaction =
             self.storage.plans.get(key).is_some_and(|held| matches!(held.owner, PlanOwner::Compaction));

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
-use std::ops::Range;
 
 use super::command::AppendOptions;
 use super::room::Room;
@@ -11,7 +10,7 @@ use crate::base::ids::{MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
-use crate::log::{AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved};
+use crate::log::{AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved, Window};
 use crate::metrics::directory::DirectoryState;
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
@@ -19,7 +18,7 @@ use crate::partition::topic_config::TimestampType;
 use crate::partition::waiters::{AppendOutcome, ProduceWaiter, ReplyTo};
 use crate::protocol::compression::{Codec, Codecs};
 use crate::protocol::record_batch::{self, BatchHeader};
-use crate::ring::{Completion, IoBuffer, Ring};
+use crate::ring::{Completion, Ring};
 
 /// Replicas of every partition, the leader included, until replication exists.
 const REPLICAS_COUNT: u32 = 1;
@@ -644,19 +643,14 @@ impl Storage {
 
     /// The window that was asked for is here, or can't be read; appends it to `out`. Whom it is for,
     /// `None` when the plan was released meanwhile.
-    pub fn window_read(
-        &mut self,
-        held: Key,
-        window: Option<(IoBuffer, Range<usize>)>,
-        out: &mut Vec<u8>,
-    ) -> Option<PlanOwner> {
+    pub fn window_read(&mut self, held: Key, window: Option<Window>, out: &mut Vec<u8>) -> Option<PlanOwner> {
         let HeldPlan { lane, owner, state, .. } = self.plans.get_mut(held).expect("held while it is read");
         let (lane, owner) = (*lane, *owner);
         match std::mem::replace(state, PlanState::Starting) {
             PlanState::Reading(mut plan) => {
-                if let Some((buffer, range)) = &window {
-                    out.extend_from_slice(&buffer[range.clone()]);
-                    plan.advance(range.len() as u64);
+                if let Some(window) = &window {
+                    out.extend_from_slice(&window.buffer[window.range.clone()]);
+                    plan.advance_window(window);
                 }
                 *state = PlanState::Ready(plan);
             }
@@ -666,8 +660,8 @@ impl Storage {
             }
             PlanState::Starting | PlanState::Ready(_) => unreachable!("a window is awaited"),
         }
-        if let Some((buffer, _)) = window {
-            self.lanes[lane].give_back(buffer);
+        if let Some(window) = window {
+            self.lanes[lane].give_back(window.buffer);
         }
         self.plans.get(held).map(|_| owner)
     }

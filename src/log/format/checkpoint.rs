@@ -142,6 +142,8 @@ pub(in crate::log) const SEGMENT_CREATED: u32 = 1;
 pub(in crate::log) const SEGMENT_ROLLED: u32 = 2;
 pub(in crate::log) const SEGMENT_SEALED: u32 = 4;
 pub(in crate::log) const SEGMENT_DROPPING: u32 = 8;
+/// Flag of a segment row: offsets are missing between its batches.
+pub(in crate::log) const SEGMENT_SPARSE: u32 = 16;
 
 /// Segment row: 72 bytes, little-endian, format version 1.
 ///
@@ -154,7 +156,7 @@ pub(in crate::log) const SEGMENT_DROPPING: u32 = 8;
 /// | 32 |     8 | wall_ms          | of its first append, or of the roll before it      | 1     |
 /// | 40 |     8 | max_timestamp    | largest so far, ms; -1: none                       | 1     |
 /// | 48 |     8 | max_timestamp_at | base offset of the batch that has it               | 1     |
-/// | 56 |     4 | flags            | bit 0 created, 1 rolled, 2 sealed, 3 dropping      | 1     |
+/// | 56 |     4 | flags            | bit 0 created, 1 rolled, 2 sealed, 3 dropping, 4 sparse | 1     |
 /// | 60 |     4 | index_rows_count | of this segment among the partition's; 0 if sealed | 1     |
 /// | 64 |     8 | row_bytes        | bytes per extent aimed at                          | 1     |
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

@@ -12,7 +12,8 @@ mod segment_id;
 
 pub(super) use checkpoint::{
     EpochRow, IMAGE_MAGIC, ImageHeader, PartitionRow, ProducerBatchRow, ProducerRow, ROW_DAMAGED,
-    ROW_DROPPING, SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SegmentRow,
+    ROW_DROPPING, SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SEGMENT_SPARSE,
+    SegmentRow,
 };
 pub(super) use index::{INDEX_MAGIC, IndexHeader, IndexRow};
 pub(super) use journal::{

@@ -206,6 +206,13 @@ fn outcome_of(harness: &Harness, change: impl FnOnce(&World)) -> Outcome {
     };
     let offline = copy.accept_losses();
     copy.check_recovered();
+    for index in 0..copy.partitions.len() {
+        let (start, end) = (copy.partitions[index].log_start_wanted, copy.partitions[index].end());
+        for eighth in 1..8 {
+            copy.check_lookup(index, start + (end - start) * eighth / 8);
+            copy.cut = false;
+        }
+    }
     match (offline, copy.damage_count) {
         (0, 0) => Outcome::NoChange,
         (0, _) => Outcome::Refused,
@@ -231,19 +238,47 @@ fn lane_files(harness: &Harness) -> Vec<(String, u64)> {
     files.map(sized).collect()
 }
 
-/// `CORELANE_DAMAGE_STEP=1` flips every bit of every file; the step without it is 4,999 bits.
+type Outcomes = BTreeMap<(String, Outcome), u64>;
+
+/// Changes each of `files` at every `step`th place of so many per byte, and counts what came of it.
+fn change_all(
+    harness: &Harness,
+    files: &[(String, u64)],
+    (step, places_per_byte): (u64, u64),
+    change: impl Fn(&World, &Path, u64),
+) -> Outcomes {
+    let mut outcomes = Outcomes::new();
+    for (path, bytes) in files {
+        let file = PathBuf::from(path);
+        for place in (step / 2..bytes * places_per_byte).step_by(step as usize) {
+            let outcome = outcome_of(harness, |world| change(world, &file, place));
+            *outcomes.entry((kind_of(path).to_owned(), outcome)).or_default() += 1;
+        }
+    }
+    outcomes
+}
+
+fn flip(world: &World, file: &Path, bit: u64) {
+    world.corrupt(file, bit / 8, 1 << (bit % 8));
+}
+
+/// With every bit, one file of each kind is enough: the largest.
+fn files_for(harness: &Harness, step: u64) -> Vec<(String, u64)> {
+    let mut files = lane_files(harness);
+    if step == 1 {
+        files.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let mut kinds = std::collections::BTreeSet::new();
+        files.retain(|(path, _)| kinds.insert(kind_of(path).to_owned()));
+    }
+    files
+}
+
+/// `CORELANE_DAMAGE_STEP=1` flips every bit of a file of each kind; without it every 4,999th of every file.
 #[test]
 fn a_flipped_bit_is_found_or_changes_no_answer() {
     let harness = full_machine();
     let step = every(4_999);
-    let mut outcomes: BTreeMap<(String, Outcome), u64> = BTreeMap::new();
-    for (path, bytes) in lane_files(&harness) {
-        let file = PathBuf::from(&path);
-        for bit in (step / 2..bytes * 8).step_by(step as usize) {
-            let outcome = outcome_of(&harness, |world| world.corrupt(&file, bit / 8, 1 << (bit % 8)));
-            *outcomes.entry((kind_of(&path).to_owned(), outcome)).or_default() += 1;
-        }
-    }
+    let outcomes = change_all(&harness, &files_for(&harness, step), (step, 8), flip);
     eprintln!("flipped bits: {outcomes:#?}");
     for kind in ["log", "journal"] {
         let found =
@@ -252,22 +287,26 @@ fn a_flipped_bit_is_found_or_changes_no_answer() {
     }
 }
 
-/// `CORELANE_DAMAGE_STEP=1` cuts every file to every length; the step without it is 4,999 bytes.
+/// `CORELANE_DAMAGE_STEP=1` cuts a file of each kind to every length; without it to every 4,999th.
 #[test]
 fn a_cut_file_is_found_or_changes_no_answer() {
     let harness = full_machine();
     let step = every(4_999);
-    let mut outcomes: BTreeMap<(String, Outcome), u64> = BTreeMap::new();
-    for (path, bytes) in lane_files(&harness) {
-        let file = PathBuf::from(&path);
-        for length in (0..bytes).step_by(step as usize) {
-            let outcome = outcome_of(&harness, |world| world.cut_file(&file, length));
-            *outcomes.entry((kind_of(&path).to_owned(), outcome)).or_default() += 1;
-        }
-    }
+    let outcomes = change_all(&harness, &files_for(&harness, step), (step, 1), World::cut_file);
     eprintln!("cut files: {outcomes:#?}");
     let found = |((_, outcome), _): (&(String, Outcome), &u64)| *outcome != Outcome::NoChange;
     assert!(outcomes.iter().any(found), "no cut was found: the instrument is blind");
+}
+
+/// A little of everything in this file.
+pub fn check_all() {
+    let harness = full_machine();
+    let files = lane_files(&harness);
+    change_all(&harness, &files, (4_999, 8), flip);
+    change_all(&harness, &files, (4_999, 1), World::cut_file);
+    let indexes: Vec<_> = files.into_iter().filter(|(path, _)| kind_of(path) == "index").collect();
+    change_all(&harness, &indexes, (101, 8), flip);
+    every_case_of_the_table_is_met_on_disk();
 }
 
 #[test]

@@ -499,14 +499,23 @@ impl Harness {
                             _ => unreachable!("matched"),
                         },
                     )?;
-                    let (buffer, range) = self.unless_cut(window)?;
-                    assert!(!range.is_empty());
-                    out.extend_from_slice(&buffer[range.clone()]);
-                    plan.advance(range.len() as u64);
-                    self.lane.give_back(buffer);
+                    let window = self.unless_cut(window)?;
+                    assert!(!window.range.is_empty());
+                    out.extend_from_slice(&window.buffer[window.range.clone()]);
+                    plan.advance_window(&window);
+                    self.lane.give_back(window.buffer);
                 }
             }
         }
+    }
+
+    /// Looks an offset up, and compares where its batch begins.
+    pub fn check_lookup(&mut self, index: usize, offset: i64) {
+        let model = self.partitions[index].clone();
+        let Some(plan) = self.plan(model.log, offset, model.end(), 1) else { return };
+        let batch = model.batches.partition_point(|batch| batch.end_offset <= offset);
+        assert_eq!(plan.base_offset.0, model.batches[batch].base_offset, "the batch that contains {offset}");
+        self.lane.release(plan);
     }
 
     /// Reads a partition from `from` to its end in pieces, and compares.

@@ -74,10 +74,10 @@ fn read_all(ring: &mut Ring, lane: &mut Lane, log: crate::log::LogId, mut events
                 Resolved::Copied(_) => {}
                 Resolved::Pending => match next_event(ring, lane) {
                     LaneEvent::Window { window, .. } => {
-                        let (buffer, range) = window.expect("nothing is damaged");
-                        bytes.extend_from_slice(&buffer[range.clone()]);
-                        plan.advance(range.len() as u64);
-                        lane.give_back(buffer);
+                        let window = window.expect("nothing is damaged");
+                        bytes.extend_from_slice(&window.buffer[window.range.clone()]);
+                        plan.advance_window(&window);
+                        lane.give_back(window.buffer);
                     }
                     other => panic!("{other:?}"),
                 },

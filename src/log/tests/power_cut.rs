@@ -39,7 +39,7 @@ fn faults_of(random: &mut Random) -> Faults {
 }
 
 /// One life of a machine, through some crashes. Returns what its lanes counted.
-fn run(seed: u64, control: Control) -> LaneStats {
+pub fn run(seed: u64, control: Control) -> LaneStats {
     let mut sum = LaneStats::default();
     let mut random = Random::new(seed);
     let options = options_of(&mut random, control);
