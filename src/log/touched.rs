@@ -16,6 +16,7 @@ use super::options::LogId;
 /// A group names the partitions of as many groups before it as have this many bytes together, or of the
 /// one before it: what is lost at once is rarely larger.
 const SPAN_BYTES: u64 = 16 * BLOCK_BYTES as u64;
+const NAMED_BYTES_MAX: u64 = 16 << 10;
 const NUMBER_BYTES: usize = size_of::<u32>();
 
 struct Group {
@@ -48,9 +49,10 @@ impl Touched {
         }
     }
 
-    /// A sixteenth of a group at most.
+    /// A sixteenth of a group at most, and some 4,000 partitions.
     const fn bytes_max(group_bytes_max: u64) -> u64 {
-        group_bytes_max / 16
+        let share = group_bytes_max / 16;
+        if share < NAMED_BYTES_MAX { share } else { NAMED_BYTES_MAX }
     }
 
     /// Bytes that the entry takes of each group at most.

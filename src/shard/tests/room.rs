@@ -35,7 +35,7 @@ impl Machine {
     }
 
     /// Lets time pass with everything at work in it.
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         let end = self.world.now().plus_ms(ms);
         while self.world.now() < end {
             (0..self.shards.len()).for_each(|shard| self.turn(shard));
