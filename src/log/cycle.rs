@@ -73,7 +73,7 @@ impl Waits {
     }
 }
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) enum Phase {
     #[default]
     Idle,

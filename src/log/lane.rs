@@ -180,7 +180,7 @@ impl Lane {
         let partition = self.partitions.get_mut(log).expect("checked above");
         let place = partition.end();
         let clean = !partition.is_dirty();
-        partition.note(&header, batch.len() as u64, wall.0);
+        partition.note(&header, batch.len() as u64, wall.0, wall.0);
         let (head, rest) = (&header.as_bytes()[..PATCHED_BYTES], &batch[PATCHED_BYTES..]);
         partition.tail.append(&mut self.pool, log, place, base_offset, head, rest);
         if clean && !partition.in_debt && !place.position.is_multiple_of(4096) {

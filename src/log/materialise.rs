@@ -327,6 +327,8 @@ impl Lane {
         partition.ends.batch_flushed = (next, base_offset);
         partition.ends.durable = partition.ends.durable.max(next);
         partition.image = None;
+        // A batch that recovery cut at the segment's beginning left its file with a mark up to there.
+        self.release_marks(log, next);
     }
 
     // ---- Write -------------------------------------------------------------------------------

@@ -255,8 +255,9 @@ impl PartitionLog {
         self.segment_index(before.segment).map(|index| index + 1) == self.segment_index(behind.segment)
     }
 
-    /// Takes an appended batch into everything that is known of the log but its bytes.
-    pub(super) fn note(&mut self, header: &BatchHeader, size_bytes: u64, wall_ms: i64) {
+    /// Takes an appended batch into everything that is known of the log but its bytes: appended at
+    /// `wall_ms`, by a producer that was seen at `seen_ms`.
+    pub(super) fn note(&mut self, header: &BatchHeader, size_bytes: u64, wall_ms: i64, seen_ms: i64) {
         assert!(header.base_offset() >= self.log_end, "offsets only grow");
         self.active_mut().note(header, size_bytes, wall_ms);
         self.log_end = header.last_offset().plus(1);
@@ -264,7 +265,7 @@ impl PartitionLog {
         if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
             self.epochs.push((epoch, header.base_offset()));
         }
-        self.producers.note(header);
+        self.producers.note(header, seen_ms);
     }
 
     /// Moves the batch boundary along with `written`, by the headers in memory.

@@ -30,8 +30,9 @@ pub struct Producer {
     pub epoch: ProducerEpoch,
     /// Oldest first, at most five. Empty after a marker of a newer epoch.
     pub batches: Vec<ProducerBatch>,
-    /// Of its newest batch or marker, ms.
-    pub last_timestamp: i64,
+    /// Wall time at which it last appended, or its newest batch's timestamp if that is later, ms. A
+    /// producer of old records, which Kafka forgets by their timestamps, is known as long as any other.
+    pub seen_ms: i64,
     /// First offset of its open transaction.
     pub transaction_start: Option<Offset>,
 }
@@ -57,6 +58,17 @@ impl ProducerTable {
         newest.is_some_and(|newest| newest.last_offset == header.last_offset())
     }
 
+    /// The same producers with the same batches, whenever they were seen.
+    #[cfg(test)]
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let known = |table: &Self| -> Vec<_> {
+            let of =
+                |(id, producer): (ProducerId, &Producer)| (id, Producer { seen_ms: 0, ..producer.clone() });
+            table.iter().map(of).collect()
+        };
+        known(self) == known(other)
+    }
+
     pub fn len(&self) -> usize {
         self.producers.len()
     }
@@ -72,9 +84,8 @@ impl ProducerTable {
 
     /// Forgets producers without an open transaction whose newest batch is older than `timestamp`.
     pub(super) fn expire(&mut self, timestamp: i64) {
-        self.producers.retain(|_, producer| {
-            producer.last_timestamp >= timestamp || producer.transaction_start.is_some()
-        });
+        self.producers
+            .retain(|_, producer| producer.seen_ms >= timestamp || producer.transaction_start.is_some());
     }
 
     /// Forgets the batches from `end` on, and producers of which nothing is left.
@@ -88,20 +99,21 @@ impl ProducerTable {
     }
 
     /// Takes an appended batch in; called once per batch, in offset order.
-    pub(super) fn note(&mut self, header: &BatchHeader) {
+    pub(super) fn note(&mut self, header: &BatchHeader, wall_ms: i64) {
         let Some((id, epoch)) = header.producer() else { return };
         let timestamp = header.max_timestamp.get();
+        let seen_ms = timestamp.max(wall_ms);
         let producer = self.producers.entry(id).or_insert_with(|| Producer {
             epoch,
             batches: Vec::new(),
-            last_timestamp: timestamp,
+            seen_ms,
             transaction_start: None,
         });
         if producer.epoch != epoch {
             producer.epoch = epoch;
             producer.batches.clear();
         }
-        producer.last_timestamp = timestamp;
+        producer.seen_ms = seen_ms;
         if header.is_control() {
             // A marker ends the transaction, whichever way.
             producer.transaction_start = None;
@@ -155,7 +167,7 @@ impl Producer {
             producer_epoch: I16::new(self.epoch.0),
             batches_count: U16::new(self.batches.len() as u16),
             reserved: U32::ZERO,
-            last_timestamp: I64::new(self.last_timestamp),
+            seen_ms: I64::new(self.seen_ms),
             transaction_start: I64::new(self.transaction_start.map_or(-1, |offset| offset.0)),
             batches,
             reserved_end: U64::ZERO,
@@ -175,7 +187,7 @@ impl Producer {
         let producer = Self {
             epoch: ProducerEpoch(row.producer_epoch.get()),
             batches: row.batches[..count].iter().map(batch).collect(),
-            last_timestamp: row.last_timestamp.get(),
+            seen_ms: row.seen_ms.get(),
             transaction_start: (start >= 0).then_some(Offset(start)),
         };
         (ProducerId(row.producer_id.get()), producer)
@@ -193,7 +205,7 @@ mod tests {
         let mut table = ProducerTable::default();
         for batch in batches {
             let bytes = batch.to_bytes();
-            table.note(BatchHeader::view(&bytes).expect("a whole batch"));
+            table.note(BatchHeader::view(&bytes).expect("a whole batch"), 0);
         }
         table
     }

@@ -255,6 +255,7 @@ fn redo_from(
     files: &[FoundFile],
 ) -> Result<(Redo, ReplayEnd), LaneError> {
     let mut redo = redo_of_image(image, options)?;
+    redo.wall_ms = disk.ring.wall_now().0;
     let end = replay(disk, dir, image, files, u64::from(options.group_bytes_max), &mut redo)?;
     Ok((redo, end))
 }

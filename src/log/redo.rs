@@ -61,6 +61,8 @@ pub(super) struct Redo {
     /// By partition: up to here its bytes were read as batches, and the offset that follows.
     pub(super) scans: BTreeMap<LogId, (Place, Offset)>,
     pub(super) stuck: BTreeMap<LogId, Stuck>,
+    /// Wall time of the recovery.
+    pub(super) wall_ms: i64,
     /// Partitions with a number from here on are made by entries only.
     pub(super) log_next: u32,
     pub(super) segment_next: u64,
@@ -79,6 +81,7 @@ impl Redo {
             reflected: BTreeMap::new(),
             scans: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            wall_ms: 0,
             log_next,
             segment_next,
             clean: false,
@@ -337,7 +340,8 @@ impl Redo {
             partition.tail.mark_batch(at, header.base_offset(), batch_end.position);
             if at == partition.end() {
                 let wall_ms = partition.active().wall_ms;
-                partition.note(&header, size as u64, wall_ms);
+                // When it was appended isn't known: its producer was here a moment ago.
+                partition.note(&header, size as u64, wall_ms, self.wall_ms);
             }
             *scan = (batch_end, header.last_offset().plus(1));
         }
@@ -422,7 +426,8 @@ impl Redo {
             let partition = self.partition(log);
             let end = partition.end();
             let (flushed, offset) = partition.ends.batch_flushed;
-            while partition.marks.front().is_some_and(|mark| mark.end <= flushed) {
+            let behind = partition.normal(flushed);
+            while partition.marks.front().is_some_and(|mark| mark.end <= behind) {
                 partition.marks.pop_front();
             }
             // Else recycling would wait for bytes that never come.

@@ -61,7 +61,7 @@ mod tests {
     }
 
     fn producer(epoch: i16, batches: Vec<ProducerBatch>) -> Producer {
-        Producer { epoch: ProducerEpoch(epoch), batches, last_timestamp: 0, transaction_start: None }
+        Producer { epoch: ProducerEpoch(epoch), batches, seen_ms: 0, transaction_start: None }
     }
 
     fn check(epoch: i16, base: i32, last: i32, expected: Result<Sequenced, SequenceError>) {

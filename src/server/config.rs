@@ -150,7 +150,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "producer.id.expiration.ms",
         "86400000",
-        "An idempotent producer is forgotten that long after the timestamp of its newest batch, when log.retention.check.interval.ms next comes round. Milliseconds, 1 or more.",
+        "An idempotent producer is forgotten that long after it last appended, when log.retention.check.interval.ms next comes round. Milliseconds, 1 or more.",
     ),
     field("socket.request.max.bytes", "104857600", "Largest request. Bytes, 1048576 or more."),
     field(

@@ -11,8 +11,8 @@ use crate::partition::retention::{Expired, expired};
 pub struct RetentionOptions {
     /// Between two looks.
     pub check_ms: u64,
-    /// Kafka's `producer.id.expiration.ms`: a producer is forgotten that long after its newest batch's
-    /// timestamp. What it appends then is taken as a new producer's.
+    /// Kafka's `producer.id.expiration.ms`: a producer is forgotten that long after it last
+    /// appended. What it appends then is taken as a new producer's.
     pub producer_expiry_ms: i64,
 }
 

@@ -205,7 +205,8 @@ const _: () = assert!(offset_of!(EpochRow, start_offset) == 8);
 /// |  8 |     2 | producer_epoch    |                                                      | 1     |
 /// | 10 |     2 | batches_count     | of the five below, oldest first                      | 1     |
 /// | 12 |     4 | reserved          |                                                      | 1     |
-/// | 16 |     8 | last_timestamp    | largest timestamp of its newest batch, ms            | 1     |
+/// | 16 |     8 | seen_ms           | wall time of its newest append, or that one's        | 1     |
+/// |    |       |                   | largest timestamp if later                           |       |
 /// | 24 |     8 | transaction_start | first offset of its open transaction; -1: none       | 1     |
 /// | 32 |   160 | batches           | 5 times: base and last sequence (4 + 4), base and    | 1     |
 /// |    |       |                   | last offset (8 + 8), largest timestamp (8)           |       |
@@ -217,7 +218,7 @@ pub(in crate::log) struct ProducerRow {
     pub(in crate::log) producer_epoch: I16,
     pub(in crate::log) batches_count: U16,
     pub(in crate::log) reserved: U32,
-    pub(in crate::log) last_timestamp: I64,
+    pub(in crate::log) seen_ms: I64,
     pub(in crate::log) transaction_start: I64,
     pub(in crate::log) batches: [ProducerBatchRow; 5],
     pub(in crate::log) reserved_end: U64,

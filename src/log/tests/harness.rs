@@ -88,7 +88,7 @@ impl ModelPartition {
     pub fn producers(&self) -> ProducerTable {
         let mut table = ProducerTable::default();
         for batch in &self.batches {
-            table.note(BatchHeader::view(&batch.bytes).expect("a whole batch"));
+            table.note(BatchHeader::view(&batch.bytes).expect("a whole batch"), 0);
         }
         table
     }
@@ -370,7 +370,13 @@ impl Harness {
             self.housekeep();
             self.turn_within_ms();
         }
-        panic!("the cleaning doesn't end");
+        let lane = &self.lane;
+        panic!(
+            "the cleaning doesn't end: {:?}, {:?}, {:?}",
+            lane.clean_state(),
+            lane.cycle.phase,
+            lane.stats()
+        );
     }
 
     /// Which of the batches that a cleaning took, perhaps, were there after a crash: all or none.
@@ -629,7 +635,8 @@ impl Harness {
             model.log_start_wanted = start;
             model.log_start_acked = start;
             if !model.lost {
-                assert_eq!(lane.producers(model.log), &model.producers(), "{}: producers", model.id);
+                let (found, expected) = (lane.producers(model.log), model.producers());
+                assert!(found.is_as(&expected), "{}: producers {found:?}, not {expected:?}", model.id);
             }
             self.partitions.push(model);
         }
