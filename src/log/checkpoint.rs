@@ -330,7 +330,6 @@ fn encode_partition(partition: &PartitionLog, item: u64, out: &mut Vec<u8>) {
     let index_rows_count: usize =
         partition.segments.iter().map(|segment| segment.unsealed_rows().len()).sum();
     let (flushed, flushed_offset) = partition.ends.batch_flushed;
-    let lost_end = partition.damage.and_then(|damage| damage.lost_end);
     let row = PartitionRow {
         topic_id: partition.id.topic_id.0,
         partition: I32::new(partition.id.partition.0),
@@ -354,7 +353,7 @@ fn encode_partition(partition: &PartitionLog, item: u64, out: &mut Vec<u8>) {
         producers_count: U32::new(partition.producers.len() as u32),
         leftovers_count: U32::new(partition.leftovers.len() as u32),
         first_dirty: I64::new(partition.first_dirty.0),
-        lost_end: I64::new(lost_end.map_or(-1, |offset| offset.0)),
+        lost_end: I64::new(partition.damage.map_or(-1, Damage::to_disk)),
     };
     out.extend_from_slice(row.as_bytes());
     for segment in &partition.segments {
@@ -430,8 +429,7 @@ pub(super) fn decode_partition(bytes: &mut &[u8], lane_dir: &std::path::Path) ->
     partition.log_end = Offset(row.log_end.get());
     partition.durable_end = partition.log_end;
     if row.flags.get() & ROW_DAMAGED != 0 {
-        let lost_end = row.lost_end.get();
-        partition.damage = Some(Damage { lost_end: (lost_end >= 0).then_some(Offset(lost_end)) });
+        partition.damage = Some(Damage::from_disk(row.lost_end.get()));
     }
     for _ in 0..row.epochs_count.get() {
         let row: EpochRow = take(bytes)?;

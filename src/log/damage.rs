@@ -31,6 +31,17 @@ pub(super) struct Damage {
     pub(super) lost_end: Option<Offset>,
 }
 
+impl Damage {
+    /// As it stands on disk: -1 where it isn't known.
+    pub(super) fn to_disk(self) -> i64 {
+        self.lost_end.map_or(-1, |offset| offset.0)
+    }
+
+    pub(super) fn from_disk(lost_end: i64) -> Self {
+        Self { lost_end: (lost_end >= 0).then_some(Offset(lost_end)) }
+    }
+}
+
 /// A partition of which durable records are missing: all from `log_end` on. It takes no appends and no
 /// reads until the loss is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,11 +84,11 @@ impl Lane {
 
     pub(super) fn push_damage(&mut self, found: &NewDamage) {
         let partition = self.partition(found.log);
-        let lost_end = partition.damage.and_then(|damage| damage.lost_end);
+        let damage = partition.damage.expect("it was just found");
         let payload = DamagedPayload {
             segment: U64::new(partition.active().id),
             log_end: I64::new(partition.log_end.0),
-            lost_end: I64::new(lost_end.map_or(-1, |offset| offset.0)),
+            lost_end: I64::new(damage.to_disk()),
         };
         let (segment, position) = (found.end.segment, found.end.position);
         let header = EntryHeader::new(EntryKind::Damaged, found.log.0, segment, position);

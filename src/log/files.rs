@@ -40,6 +40,11 @@ impl Files {
         Some(open.file)
     }
 
+    /// The file that the caller has pinned.
+    pub(super) fn pinned(&self, segment: u64) -> FileId {
+        self.open.get(&segment).expect("a pinned file stays open").file
+    }
+
     /// Takes a file that was just opened, and pins it. Where two jobs opened the same one, the
     /// second handle is closed.
     pub(super) fn insert(&mut self, ring: &mut Ring, segment: u64, file: FileId) -> FileId {

@@ -359,8 +359,7 @@ impl Lane {
                     }
                     Ok(Walk::Disk(next)) if next.segment == job.segment => {
                         job.purpose = Purpose::Plan { request, start, target, at: next, after };
-                        let file = self.files.pin(job.segment).expect("pinned by this job");
-                        self.files.unpin(job.segment);
+                        let file = self.files.pinned(job.segment);
                         self.read_transfer(ring, key, job, file)
                     }
                     // It goes on in another segment, or nowhere: from the beginning, with what is
@@ -406,8 +405,7 @@ impl Lane {
                             batch_bytes: Some(batch_bytes),
                             after,
                         };
-                        let file = self.files.pin(job.segment).expect("pinned by this job");
-                        self.files.unpin(job.segment);
+                        let file = self.files.pinned(job.segment);
                         self.read_transfer(ring, key, job, file)
                     }
                     Verified::Larger(_) | Verified::Damaged => {
@@ -553,7 +551,7 @@ fn whole_batches(partition: &PartitionLog, place: Place, left: u64, bytes_max: u
     bytes.min(left)
 }
 
-enum Verified {
+pub(super) enum Verified {
     /// So many bytes are whole batches with good CRCs, or the plan's cut end of one.
     Bytes(u64),
     /// The first batch is as large as this: read again.
@@ -563,7 +561,7 @@ enum Verified {
 
 /// Checks the batches in `data`, about `wanted` bytes of them, of which the plan has `left`. `whole`: the
 /// first batch was read wholly, if the file has it. `accepts` judges what the CRC doesn't cover.
-fn verified(
+pub(super) fn verified(
     data: &[u8],
     wanted: u64,
     left: u64,
@@ -585,8 +583,8 @@ fn verified(
         };
         let intact =
             crc32c(&batch[CRC_START..]) == header.crc.get() || mutation::is(Mutation::ServeUnverified);
-        let accepted = accepts(header) || mutation::is(Mutation::ServeUnverified);
-        if !intact || !accepted {
+        let accepted = intact && (accepts(header) || mutation::is(Mutation::ServeUnverified));
+        if !accepted {
             return Verified::Damaged;
         }
         ready += size as u64;

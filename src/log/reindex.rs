@@ -93,8 +93,7 @@ impl Lane {
         job.buffer = Some(buffer);
         if taken && rows.position() < end {
             job.purpose = Purpose::Reindex { request, start, rows };
-            let file = self.files.pin(job.segment).expect("pinned by this job");
-            self.files.unpin(job.segment);
+            let file = self.files.pinned(job.segment);
             return self.read_transfer(ring, key, job, file);
         }
         job.purpose = Purpose::Index { request, start };

@@ -10,12 +10,11 @@ use super::format::{BLOCK_BYTES, IndexRow, blocks_down, blocks_up};
 use super::jobs::{Done, Job};
 use super::lane::Lane;
 use super::options::{LaneEvent, LogId};
-use super::read::decode_index;
+use super::read::{Verified, decode_index, verified};
 use super::reindex::Reindex;
 use super::segment::Segment;
-use crate::base::checksum::crc32c;
 use crate::base::ids::MonotonicNs;
-use crate::protocol::record_batch::{BatchHeader, CRC_START};
+use crate::protocol::record_batch::BatchHeader;
 use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring};
 
 /// Read at once; more for a larger batch.
@@ -238,17 +237,28 @@ impl Lane {
         let ns = bytes as u128 * 1_000_000_000 / u128::from(self.options.scrub_bytes_per_second);
         self.scrub.next_at = MonotonicNs(self.now.0 + ns as u64);
         let end = self.partition(at.log).leased(at.segment).expect("it was leased until now").bytes;
-        let checked = checked(&mut at.found, &buffer[..bytes], position, end);
+        let left = end - at.found.position();
+        let data = buffer.get((at.found.position() - position) as usize..bytes).unwrap_or_default();
+        let accepts = |header: &BatchHeader| {
+            let size = at.found.size_of_next(header, end);
+            size.is_some_and(|size| {
+                at.found.note(header, size);
+                true
+            })
+        };
+        // In a window up to the segment's end, a batch that isn't whole never will be.
+        let checked = verified(data, left, left, position + bytes as u64 >= end, accepts);
         at.buffer = Some(buffer);
         match checked {
-            Checked::Whole => self.scrub_end(ring, at),
-            Checked::More => self.scrub.at = Some(at),
-            Checked::Larger(batch_bytes) => {
+            Verified::Bytes(_) if at.found.position() == end => self.scrub_end(ring, at),
+            Verified::Bytes(_) => self.scrub.at = Some(at),
+            Verified::Larger(batch_bytes) if batch_bytes <= left => {
                 let window = blocks_up(batch_bytes) as usize + 2 * BLOCK_BYTES;
                 at.buffer = Some(IoBuffer::new(window.next_multiple_of(WINDOW_BYTES)));
                 self.scrub.at = Some(at);
             }
-            Checked::Damaged(position) => {
+            Verified::Larger(_) | Verified::Damaged => {
+                let position = at.found.position();
                 self.scrub_damage(at, &format!("the batch at {position} isn't what was written"));
             }
         }
@@ -283,40 +293,4 @@ impl Lane {
             ring.close(file);
         }
     }
-}
-
-enum Checked {
-    Whole,
-    More,
-    /// A batch doesn't fit the window.
-    Larger(u64),
-    /// At this position.
-    Damaged(u64),
-}
-
-/// Checks the batches that are whole in `data`, read from `position` on.
-fn checked(found: &mut Reindex, data: &[u8], position: u64, end: u64) -> Checked {
-    let first = found.position();
-    while found.position() < end {
-        let at = (found.position() - position) as usize;
-        let damaged = Checked::Damaged(found.position());
-        let Some(header) = data.get(at..).and_then(BatchHeader::view) else {
-            return if found.position() > first { Checked::More } else { damaged };
-        };
-        let Some(bytes) = found.size_of_next(header, end) else { return damaged };
-        let Some(batch) = data.get(at..at + bytes) else {
-            let moved = found.position() > first;
-            // A window that began with the batch and isn't cut by the segment's end was too small.
-            return match moved {
-                true => Checked::More,
-                false if data.len() as u64 + position >= end => damaged,
-                false => Checked::Larger(bytes as u64),
-            };
-        };
-        if crc32c(&batch[CRC_START..]) != header.crc.get() {
-            return damaged;
-        }
-        found.note(header, bytes);
-    }
-    Checked::Whole
 }

@@ -146,7 +146,7 @@ impl Lane {
                 self.seal_truncate(ring, key, &mut job, file);
             }
             (Step::Truncate, Ok(())) => {
-                let file = self.seal_file(&job);
+                let file = self.files.pinned(job.segment);
                 job.step = Step::FlushLog;
                 if mutation::is(Mutation::SealWithoutFlush) {
                     let bytes = self.seal_segment(&job).bytes;
@@ -202,12 +202,6 @@ impl Lane {
         self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
         self.scrub.note_sealed(job.log, job.segment);
         self.stats.seals_count += 1;
-    }
-
-    fn seal_file(&mut self, job: &Seal) -> FileId {
-        let file = self.files.pin(job.segment).expect("pinned by this job");
-        self.files.unpin(job.segment);
-        file
     }
 
     fn seal_end(&mut self, ring: &mut Ring, job: Seal) -> Option<Seal> {

@@ -18,6 +18,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 const PROGRESS: Duration = Duration::from_secs(20);
 
 fn number(name: &str) -> Option<u64> {
@@ -40,17 +42,13 @@ fn code() -> (String, String) {
 
 /// One past the last seed of this simulation that the log names for this code.
 fn resume(log: &str, simulation: &str, storage: &str) -> u64 {
+    if storage == "dirty" {
+        return 0;
+    }
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let field = |line: &str, name: &str| -> Option<String> {
-        let rest = line.split(&format!("\"{name}\":")).nth(1)?;
-        Some(rest.trim_start_matches('"').split(['"', ',', '}']).next()?.to_owned())
-    };
-    let of_this = text.lines().filter(|line| {
-        field(line, "simulation").as_deref() == Some(simulation)
-            && field(line, "storage").as_deref() == Some(storage)
-            && storage != "dirty"
-    });
-    of_this.filter_map(|line| field(line, "end")?.parse().ok()).max().unwrap_or(0)
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_this = lines.filter(|line| line["simulation"] == simulation && line["storage"] == storage);
+    of_this.filter_map(|line| line["end"].as_u64()).max().unwrap_or(0)
 }
 
 /// Runs `run` for each seed and panics with the seeds that failed; `default_count` of them in a normal
@@ -70,12 +68,15 @@ pub fn run_seeds(simulation: &str, default_count: u64, run: impl Fn(u64) + Sync)
     let seeds = start..start + count;
     let began = Instant::now();
     let failed = on_every_core(simulation, seeds.clone(), &run);
-    let line = format!(
-        "{{\"simulation\":\"{simulation}\",\"storage\":\"{storage}\",\"commit\":\"{commit}\",\"start\":{},\"end\":{},\"failed\":{failed:?},\"seconds\":{}}}",
-        seeds.start,
-        seeds.end,
-        began.elapsed().as_secs()
-    );
+    let line = json!({
+        "simulation": simulation,
+        "storage": storage,
+        "commit": commit,
+        "start": seeds.start,
+        "end": seeds.end,
+        "failed": failed,
+        "seconds": began.elapsed().as_secs(),
+    });
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("the log opens");
     writeln!(file, "{line}").expect("the log is written");
     assert!(failed.is_empty(), "{simulation}: replay with CORELANE_SEED={}: {failed:?}", failed[0]);
