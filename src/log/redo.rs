@@ -34,6 +34,9 @@ pub(super) struct Stuck {
     pub(super) what: String,
     /// One past the last record that is known to have been there.
     pub(super) lost_end: Option<Offset>,
+    /// All that shows it is bytes that follow nothing. They are the rest of a batch that an earlier
+    /// recovery cut, if its cut comes: then nothing is missing, and the file with its first piece is free.
+    pub(super) by_orphan: bool,
 }
 
 /// What redo left to be recorded.
@@ -134,7 +137,7 @@ impl Redo {
             }
             EntryKind::Image => self.image(entry, log, place),
             EntryKind::Materialised => self.materialised(log, place),
-            EntryKind::Cut => self.cut(log, place),
+            EntryKind::Cut => self.cut_by_entry(log, place),
             EntryKind::Damaged => return self.damaged(entry, log, place),
             EntryKind::LossAccepted => {
                 if !self.is_reflected(log, entry.item) {
@@ -176,7 +179,21 @@ impl Redo {
         self.scan(log);
         let (place, _) = self.scans[&log];
         self.cut(log, place);
-        self.stuck.entry(log).or_insert(Stuck { what, lost_end: None });
+        self.stuck.entry(log).or_insert(Stuck { what, lost_end: None, by_orphan: false });
+    }
+
+    /// An earlier recovery cut a batch at `place`: what was replayed of it is no part of the log.
+    fn cut_by_entry(&mut self, log: LogId, place: Place) {
+        self.cut(log, place);
+        let flushed = self.partition(log).ends.batch_flushed;
+        // It was read as batches from the middle on, where the row reflects what came in its place.
+        if self.scans[&log].0 > place {
+            self.scans.insert(log, flushed);
+        }
+        let reached = self.partitions.get(log).expect("looked up before").normal(self.scans[&log].0);
+        if self.stuck.get(&log).is_some_and(|stuck| stuck.by_orphan) && reached >= place {
+            self.stuck.remove(&log);
+        }
     }
 
     /// An earlier recovery found the partition damaged and ended it at `place`.
@@ -195,9 +212,8 @@ impl Redo {
             return Ok(());
         }
         self.stuck.remove(&log);
-        let lost_end = payload.lost_end.get();
         let end = (place, Offset(payload.log_end.get()));
-        self.truncate(log, end, next, (lost_end >= 0).then_some(Offset(lost_end)));
+        self.truncate(log, end, next, Damage::from_disk(payload.lost_end.get()).lost_end);
         Ok(())
     }
 
@@ -293,14 +309,15 @@ impl Redo {
             stuck.lost_end = stuck.lost_end.max(end_of_batch(entry));
             return;
         }
+        let reflected = self.is_reflected(log, entry.item);
         let partition = self.partitions.get_mut(log).expect("looked up before");
-        let end = place.plus(entry.payload.len() as u64);
         let (flushed, _) = partition.ends.batch_flushed;
         let dead = mutation::is(Mutation::RedoIntoDeadSegment).then(|| partition.active());
         let Some(segment) = partition.segment(place.segment).or(dead) else { return };
-        // Behind its final length: a recovery that found damage has cut it.
-        let is_cut = segment.rolled && place.position >= segment.bytes;
-        if is_cut || end <= flushed {
+        // What the row doesn't have of it, a recovery has cut.
+        let kept_end = if reflected { segment.bytes } else { u64::MAX };
+        let end = place.plus(entry.payload.len() as u64).min(Place::new(place.segment, kept_end));
+        if end <= place.max(flushed) {
             return;
         }
         let from = place.max(flushed);
@@ -311,9 +328,11 @@ impl Redo {
             || (from.position == 0 && partition.is_final_end(have) && from.segment > have.segment);
         if !follows {
             self.stick(log, format!("bytes at {from:?} don't follow {have:?}"));
+            self.stuck.get_mut(&log).expect("just put in").by_orphan = true;
             return self.append(entry, log, place, incarnation);
         }
-        let bytes = &entry.payload[(from.position - place.position) as usize..];
+        let within = (from.position - place.position) as usize..(end.position - place.position) as usize;
+        let bytes = &entry.payload[within];
         partition.tail.extend(&mut self.pool, log, from, bytes, bytes.len());
         self.tail_bytes += bytes.len() as u64;
         let whole = Place::new(place.segment, end.position);

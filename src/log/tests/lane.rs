@@ -223,6 +223,51 @@ fn a_torn_rewrite_without_an_image_loses_what_was_there() {
 }
 
 #[test]
+fn the_rest_of_a_batch_that_was_cut_is_no_damage() {
+    // The power goes while a batch of several groups and journal files is written. The files with its
+    // first pieces are recycled, and what is replayed later begins within it.
+    let mut rests_count = 0;
+    for seed in 0..400 {
+        let options = LaneOptions { journal_bytes: 1 << 20, tail_pool_bytes: 512 << 10, ..small_options() };
+        let mut harness = Harness::new(seed, options);
+        let mut random = Random::new(seed);
+        let [torn, busy, quiet] = [1, 2, 3].map(|number| harness.create(id(number), 1 << 20));
+        harness.settle();
+        for _ in 0..random.below(30) {
+            harness.append(busy, &mut random, 30_000).ok();
+            harness.settle();
+        }
+        harness.world.power_cut_at(1 + random.below(8));
+        if harness.append(torn, &mut random, 120_000).is_err() {
+            continue;
+        }
+        harness.settle();
+        harness.world.power_cut();
+        let recover_again = |harness: &mut Harness| {
+            let (ring, lane, report) = recover(&harness.world, &harness.options).expect("it is intact");
+            assert_eq!(report.damaged, [], "seed {seed}");
+            (harness.ring, harness.lane) = (ring, lane);
+            harness.events.clear();
+            harness.check_recovered();
+            report
+        };
+        let was_cut = recover_again(&mut harness).batches_cut_count > 0;
+        // Keeps the file with the rest of the batch in use.
+        harness.append(quiet, &mut random, 200).ok();
+        while harness.lane.stats().recycled_files_count == 0 || random.chance(3, 4) {
+            let bytes_max = [200, 30_000, 120_000][random.below(3) as usize];
+            harness.append(if random.chance(1, 3) { torn } else { busy }, &mut random, bytes_max).ok();
+            harness.housekeep();
+            harness.turn_within_ms();
+        }
+        harness.world.kill();
+        recover_again(&mut harness);
+        rests_count += u64::from(was_cut);
+    }
+    assert!(rests_count > 60, "{rests_count} batches were cut, and a file recycled behind it");
+}
+
+#[test]
 fn every_failing_operation_is_survived_or_fences() {
     // The n-th file operation fails, for every n: nothing acknowledged is lost, nothing is
     // acknowledged after a failed write or flush, and a restart serves again.
