@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::ring::{FileId, Ring};
+use crate::ring::{FileId, Ring, SharedFile};
 
 struct Open {
     file: FileId,
+    /// To send from, of a file that goes through the page cache.
+    shared: Option<SharedFile>,
     /// Jobs between two operations on it.
     pins: u32,
     used: u64,
@@ -40,6 +42,14 @@ impl Files {
         Some(open.file)
     }
 
+    /// A handle to send from, of a file that is open.
+    pub(super) fn shared(&mut self, segment: u64) -> Option<SharedFile> {
+        self.uses_count += 1;
+        let open = self.open.get_mut(&segment)?;
+        open.used = self.uses_count;
+        open.shared.clone()
+    }
+
     /// The file that the caller has pinned.
     pub(super) fn pinned(&self, segment: u64) -> FileId {
         self.open.get(&segment).expect("a pinned file stays open").file
@@ -48,13 +58,29 @@ impl Files {
     /// Takes a file that was just opened, and pins it. Where two jobs opened the same one, the
     /// second handle is closed.
     pub(super) fn insert(&mut self, ring: &mut Ring, segment: u64, file: FileId) -> FileId {
+        self.insert_with(ring, segment, file, None)
+    }
+
+    /// As `insert`, of a file that goes through the page cache.
+    pub(super) fn insert_shared(&mut self, ring: &mut Ring, segment: u64, file: FileId) -> FileId {
+        let shared = ring.share(file);
+        self.insert_with(ring, segment, file, shared)
+    }
+
+    fn insert_with(
+        &mut self,
+        ring: &mut Ring,
+        segment: u64,
+        file: FileId,
+        shared: Option<SharedFile>,
+    ) -> FileId {
         if let Some(known) = self.pin(segment) {
             ring.close(file);
             return known;
         }
         self.shrink(ring, self.open_max.saturating_sub(1));
         self.uses_count += 1;
-        self.open.insert(segment, Open { file, pins: 1, used: self.uses_count });
+        self.open.insert(segment, Open { file, shared, pins: 1, used: self.uses_count });
         file
     }
 

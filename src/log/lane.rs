@@ -41,6 +41,8 @@ pub struct Lane {
     pub(super) partitions: Partitions,
     pub(super) pool: TailPool,
     pub(super) files: Files,
+    /// Of segments that are read through the page cache.
+    pub(super) cached_files: Files,
     pub(super) jobs: Jobs,
     pub(super) staging: Staging,
     pub(super) checkpoint: Checkpoint,
@@ -415,7 +417,7 @@ impl Lane {
             tail_bytes: self.pool.used_bytes() as u64,
             journal_used_bytes: self.journal.used_bytes(),
             journal_capacity_bytes: self.journal.capacity_bytes(),
-            files_open_count: self.files.len() as u64,
+            files_open_count: (self.files.len() + self.cached_files.len()) as u64,
             partitions_count: self.partitions.len() as u64,
             partitions_damaged_count: self.damaged_count,
             ..self.stats.clone()

@@ -74,7 +74,7 @@ pub use options::{
     AppendError, Awaited, Control, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings, ReadError,
     RecoveryReport, Sequence,
 };
-pub use plan::{Plan, PlanRange, PlanStart, Resolved, Window};
+pub use plan::{Plan, PlanRange, PlanStart, Resolved, Sink, Window};
 pub use producers::{Producer, ProducerBatch, ProducerTable};
 pub use stats::{FLUSH_BUCKETS_US, LaneStats};
 pub use verify::{VerifyReport, verify};

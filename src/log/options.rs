@@ -57,6 +57,8 @@ pub struct LaneOptions {
     pub scrub_bytes_per_second: u64,
     /// All of them, once in this time.
     pub scrub_interval_ms: u64,
+    /// What was verified once is verified again each time, and nothing is sent from the page cache.
+    pub verify_always: bool,
     /// None but in a test of tests.
     pub control: Control,
 }
@@ -76,6 +78,7 @@ impl LaneOptions {
             reads_max: 16,
             scrub_bytes_per_second: 0,
             scrub_interval_ms: 7 * 86_400_000,
+            verify_always: false,
             control: Control::None,
         }
     }

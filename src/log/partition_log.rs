@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::damage::Damage;
-use super::format::blocks_up;
+use super::format::{blocks_down, blocks_up};
 use super::options::{LogId, PartitionSettings};
 use super::place::Place;
 use super::producers::ProducerTable;
@@ -216,6 +216,18 @@ impl PartitionLog {
             blocks_up(segment.bytes).saturating_sub(blocks_up(placed).max(segment.allocated))
         };
         self.segments.range(from..).map(unplaced).sum()
+    }
+
+    /// Up to here the segment's file is flushed and never written again: all of it, or whole blocks.
+    pub(super) fn settled_end(&self, segment: &Segment) -> u64 {
+        let flushed = self.ends.flushed;
+        if segment.sealed || segment.id < flushed.segment {
+            segment.bytes
+        } else if segment.id == flushed.segment {
+            blocks_down(flushed.position)
+        } else {
+            0
+        }
     }
 
     /// `place` is the final end of a rolled segment.

@@ -9,7 +9,7 @@ use super::options::LogId;
 use super::place::Place;
 use super::read::Purpose;
 use crate::base::ids::{Offset, Position};
-use crate::ring::IoBuffer;
+use crate::ring::{FilePiece, IoBuffer};
 
 /// Segments that one plan spans.
 const RANGES_MAX: usize = 8;
@@ -52,7 +52,7 @@ impl Plan {
     /// Marks a window as handed out.
     pub fn advance_window(&mut self, window: &Window) {
         self.advance(window.range.len() as u64);
-        self.next = Some(window.next);
+        self.next = window.next;
     }
 
     /// Marks the next `bytes` as handed out. Precondition: no more than are left.
@@ -73,14 +73,15 @@ impl Plan {
     }
 }
 
-/// Bytes of a plan that were read from disk and verified: whole batches, but at the plan's very end.
+/// Bytes of a plan that were read from disk and verified: whole batches, but at the plan's very end, and
+/// but where a piece of the page cache went before or may follow.
 #[derive(Debug)]
 pub struct Window {
     pub buffer: IoBuffer,
     /// Of the buffer.
     pub range: Range<usize>,
-    /// The offset behind their last whole batch.
-    pub(super) next: Offset,
+    /// The offset behind their last batch, where they end with one.
+    pub(super) next: Option<Offset>,
 }
 
 /// The answer to `Lane::plan`.
@@ -97,11 +98,23 @@ pub enum PlanStart {
     Offline,
 }
 
-/// The answer to `Lane::resolve`.
+/// What a plan's bytes are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// To be looked at: read past the page cache, verified each time, whole batches.
+    Memory,
+    /// To be sent: from the page cache where they are there and were verified before.
+    Socket,
+}
+
+/// The answer to `Lane::resolve`.
+#[derive(Clone, Debug)]
 pub enum Resolved {
     /// So many bytes were appended to `out`; the plan has advanced by them.
     Copied(usize),
+    /// The next bytes, in the page cache a moment ago; the plan has advanced by them. They stay there to
+    /// be sent even when the plan is released.
+    File(FilePiece),
     /// They are read from disk: `LaneEvent::Window` follows. At most one per plan at a time.
     Pending,
     /// The whole plan was handed out.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use zerocopy::FromBytes;
 
+use super::files::Files;
 use super::find::{FoundBatch, Hints, Target, Walk, walk};
 use super::format::{
     BLOCK_BYTES, INDEX_MAGIC, IndexHeader, IndexRow, Sealed, VERSION, blocks_down, blocks_up,
@@ -21,16 +22,19 @@ use super::options::{LaneEvent, LogId, ReadError};
 use super::partition_log::PartitionLog;
 use super::partitions::Partitions;
 use super::place::Place;
-use super::plan::{Plan, PlanStart, Request, Resolved, Window};
+use super::plan::{Plan, PlanStart, Request, Resolved, Sink, Window};
 use super::reindex::Reindex;
+use super::segment::VerifiedRun;
 use crate::base::checksum::crc32c;
 use crate::base::ids::Offset;
 use crate::base::slab::Key;
 use crate::protocol::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
-use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring};
+use crate::ring::{FileId, FilePiece, IoBuffer, IoError, OpenMode, Ring};
 
 /// A window of a segment.
 const WINDOW_BYTES: usize = 256 << 10;
+/// Sent from the page cache at once.
+const PIECE_BYTES_MAX: u64 = 256 << 10;
 /// Buffers kept for the next reads: fresh memory costs more than what is read into it.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Read at once when only headers are looked at.
@@ -44,6 +48,8 @@ pub(super) struct Read {
     /// Leased while the job lives.
     pub(super) segment: u64,
     pinned: bool,
+    /// Through the page cache.
+    cached: bool,
     pub(super) index_file: Option<FileId>,
     pub(super) purpose: Purpose,
     pub(super) buffer: Option<IoBuffer>,
@@ -70,15 +76,28 @@ pub(super) enum Purpose {
         start: Option<FoundBatch>,
         rows: Reindex,
     },
-    /// About `bytes` of the plan from `at` on, which has `left` in the segment; `batch_bytes` when the batch there is known to be as large.
+    /// About `bytes` of the plan from `at` on.
     Window {
         at: Place,
         bytes: u64,
+        check: Check,
+    },
+}
+
+/// How a window is checked.
+#[derive(Clone, Copy)]
+pub(super) enum Check {
+    /// Batch by batch. The plan has `left` in the segment; `batch_bytes` when the first batch is known to
+    /// be as large.
+    Batches {
         left: u64,
         batch_bytes: Option<u64>,
-        /// The offset that the batch at `at` begins with, where that is known.
+        /// The offset that the first batch begins with, where that is known.
         after: Option<Offset>,
     },
+    /// Not again: exactly `bytes`, which may begin and end within batches. They end in front of `next`, where
+    /// that is known.
+    Known { next: Option<Offset> },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -160,6 +179,7 @@ impl Lane {
             log,
             segment,
             pinned: false,
+            cached: false,
             index_file: None,
             purpose,
             buffer: None,
@@ -170,9 +190,17 @@ impl Lane {
     // ---- Windows -----------------------------------------------------------------------------
 
     /// Hands out the plan's next bytes: appends at most `bytes_max` of them, or one whole batch, to
-    /// `out` where they are in memory; else a window of the segment is read and `LaneEvent::Window`
-    /// follows, and the caller advances the plan.
-    pub fn resolve(&mut self, plan: &mut Plan, bytes_max: usize, out: &mut Vec<u8>, read: u64) -> Resolved {
+    /// `out` where they are in memory; for a socket, as a piece of a file where the page cache has them;
+    /// else a window of the segment is read and `LaneEvent::Window` follows, and the caller advances the
+    /// plan.
+    pub fn resolve(
+        &mut self,
+        plan: &mut Plan,
+        bytes_max: usize,
+        sink: Sink,
+        out: &mut Vec<u8>,
+        read: u64,
+    ) -> Resolved {
         let Some(range) = plan.ranges.front().copied() else { return Resolved::Finished };
         let partition = self.partition(plan.log);
         let place = Place::new(range.segment, range.position.0);
@@ -186,22 +214,49 @@ impl Lane {
             return Resolved::Copied(copied);
         }
         // A batch that begins in memory ends the window: the file may not have it yet.
-        let bytes = match memory {
+        let left = match memory {
             Some(memory) if memory.segment == place.segment => {
                 range.bytes.min(memory.position - place.position)
             }
             _ => range.bytes,
         };
-        let bytes = bytes.min(bytes_max.clamp(1, WINDOW_BYTES - BLOCK_BYTES) as u64);
+        let window_bytes = bytes_max.clamp(1, WINDOW_BYTES - BLOCK_BYTES) as u64;
+        let segment = partition.leased(place.segment).expect("a leased segment stays");
+        let cached = sink == Sink::Socket
+            && place.position < partition.settled_end(segment)
+            && !self.options.verify_always;
+        if let Some(run) = segment.verified.filter(|run| cached && run.contains(place.position)) {
+            let left = left.min(run.to - place.position);
+            let bytes = left.min(PIECE_BYTES_MAX);
+            if let Some(file) = self.cached_files.shared(place.segment) {
+                let piece = FilePiece { file, position: place.position, bytes: bytes as usize };
+                if piece.is_resident() {
+                    self.stats.cache_read_bytes += bytes;
+                    plan.advance(bytes);
+                    plan.next = run.offset_at(place.position + bytes);
+                    return Resolved::File(piece);
+                }
+            }
+            let bytes = left.min(window_bytes);
+            let check = Check::Known { next: run.offset_at(place.position + bytes) };
+            self.read_window(plan, Purpose::Window { at: place, bytes, check }, cached, read);
+            return Resolved::Pending;
+        }
+        let bytes = left.min(window_bytes);
         // A first batch that the plan wants whole and that is larger than a window is read at once.
         let batch_bytes = plan.batch_bytes.filter(|batch| (bytes + 1..=range.bytes).contains(batch));
         // The segment before may have lost its last records to compaction.
         let begins = place.position == 0;
-        let segment = partition.leased(place.segment).expect("a leased segment stays");
         let after = if begins { segment.dense.then_some(segment.base_offset) } else { plan.next };
-        let purpose = Purpose::Window { at: place, bytes, left: range.bytes, batch_bytes, after };
-        self.read_later(read, plan.log, place.segment, purpose);
+        let check = Check::Batches { left: range.bytes, batch_bytes, after };
+        self.read_window(plan, Purpose::Window { at: place, bytes, check }, cached, read);
         Resolved::Pending
+    }
+
+    fn read_window(&mut self, plan: &Plan, purpose: Purpose, cached: bool, read: u64) {
+        let segment = plan.ranges.front().expect("a window is of a range").segment;
+        self.read_later(read, plan.log, segment, purpose);
+        self.reads.waiting.back_mut().expect("just queued").cached = cached;
     }
 
     /// Takes the buffer of a window back. Windows wait while all buffers are out.
@@ -234,13 +289,18 @@ impl Lane {
             ring.open(self.jobs.token(key), &path, OpenMode::Read);
             return Some(job);
         }
-        if let Some(file) = self.files.pin(job.segment) {
+        if let Some(file) = self.files_of(&job).pin(job.segment) {
             job.pinned = true;
             return self.read_transfer(ring, key, job, file);
         }
         let path = self.read_path(&job, "log");
-        ring.open(self.jobs.token(key), &path, OpenMode::Write);
+        let mode = if job.cached { OpenMode::Cached } else { OpenMode::Write };
+        ring.open(self.jobs.token(key), &path, mode);
         Some(job)
+    }
+
+    fn files_of(&mut self, job: &Read) -> &mut Files {
+        if job.cached { &mut self.cached_files } else { &mut self.files }
     }
 
     /// Submits the read that the purpose asks for.
@@ -255,7 +315,8 @@ impl Lane {
             Purpose::Index { .. } => (0, WINDOW_BYTES as u64),
             Purpose::Plan { at, .. } => (at.position, SCAN_BYTES as u64),
             Purpose::Reindex { rows, .. } => (rows.position(), (WINDOW_BYTES - BLOCK_BYTES) as u64),
-            Purpose::Window { at, bytes, batch_bytes, .. } => {
+            Purpose::Window { at, bytes, check: Check::Known { .. } } => (at.position, *bytes),
+            Purpose::Window { at, bytes, check: Check::Batches { batch_bytes, .. } } => {
                 (at.position, batch_bytes.unwrap_or(*bytes).max(HEADER_BYTES as u64))
             }
         };
@@ -282,7 +343,10 @@ impl Lane {
                     job.index_file = Some(file);
                     return self.read_transfer(ring, key, job, file);
                 }
-                let file = self.files.insert(ring, job.segment, file);
+                let file = match job.cached {
+                    true => self.cached_files.insert_shared(ring, job.segment, file),
+                    false => self.files.insert(ring, job.segment, file),
+                };
                 job.pinned = true;
                 self.read_transfer(ring, key, job, file)
             }
@@ -374,41 +438,25 @@ impl Lane {
                     Ok(Walk::Index(_) | Walk::End) => self.read_empty(ring, job, request),
                 }
             }
-            Purpose::Window { at, bytes: wanted, left, batch_bytes, after } => {
+            Purpose::Window { at, bytes: wanted, check } => {
                 let skip = (at.position - position) as usize;
                 let data = buffer.get(skip..bytes).unwrap_or_default();
-                let partition = self.partition(job.log);
-                let segment = partition.leased(job.segment).expect("a leased segment stays");
-                let mut next = after;
-                let accepts = |header: &BatchHeader| {
-                    let accepted = partition.accepts(segment, header, next);
-                    next = Some(header.last_offset().plus(1));
-                    accepted
-                };
-                match verified(data, wanted, left, batch_bytes.is_some(), accepts) {
-                    Verified::Bytes(ready) => {
-                        let next = next.expect("a batch at least was looked at");
-                        let range = skip..skip + ready as usize;
-                        let window = Ok(Window { buffer, range, next });
+                match self.check_window(&job, at, wanted, check, data) {
+                    Ok((ready, next)) => {
+                        let window = Ok(Window { buffer, range: skip..skip + ready as usize, next });
                         let read = job.read;
                         // The buffer leaves with the event: it stays counted as out.
                         self.events.push(LaneEvent::Window { read, window });
                         self.read_end(ring, job);
                         None
                     }
-                    Verified::Larger(batch_bytes) if batch_bytes <= self.batch_bytes_limit(&job) => {
+                    Err(Some(larger)) => {
                         job.buffer = Some(buffer);
-                        job.purpose = Purpose::Window {
-                            at,
-                            bytes: wanted,
-                            left,
-                            batch_bytes: Some(batch_bytes),
-                            after,
-                        };
-                        let file = self.files.pinned(job.segment);
+                        job.purpose = Purpose::Window { at, bytes: wanted, check: larger };
+                        let file = self.files_of(&job).pinned(job.segment);
                         self.read_transfer(ring, key, job, file)
                     }
-                    Verified::Larger(_) | Verified::Damaged => {
+                    Err(None) => {
                         job.buffer = Some(buffer);
                         let path = self.read_path(&job, "log");
                         let what =
@@ -420,9 +468,43 @@ impl Lane {
         }
     }
 
-    /// No batch reaches beyond its segment.
-    fn batch_bytes_limit(&self, job: &Read) -> u64 {
-        self.partition(job.log).leased(job.segment).map_or(0, |segment| segment.bytes)
+    /// How much of `data`, which was read from `at` on, may be handed out, and the offset behind it. An error
+    /// with a check to be made of more bytes, or without: damage.
+    fn check_window(
+        &mut self,
+        job: &Read,
+        at: Place,
+        wanted: u64,
+        check: Check,
+        data: &[u8],
+    ) -> Result<(u64, Option<Offset>), Option<Check>> {
+        let (left, batch_bytes, after) = match check {
+            Check::Known { next } if data.len() as u64 >= wanted => return Ok((wanted, next)),
+            Check::Known { .. } => return Err(None),
+            Check::Batches { left, batch_bytes, after } => (left, batch_bytes, after),
+        };
+        let partition = self.partitions.get_mut(job.log).expect("a leased segment stays");
+        let segment = partition.leased(job.segment).expect("a leased segment stays");
+        let mut next = after;
+        let accepts = |header: &BatchHeader| {
+            let accepted = partition.accepts(segment, header, next);
+            next = Some(header.last_offset().plus(1));
+            accepted
+        };
+        match verified(data, wanted, batch_bytes.is_some(), accepts) {
+            Verified::Bytes(ready) => {
+                let (to, next) = (at.position + ready, next.expect("a batch at least was looked at"));
+                if to <= partition.settled_end(segment) {
+                    let run = VerifiedRun { from: at.position, to, next };
+                    partition.leased_mut(job.segment).expect("just seen").note_verified(run);
+                }
+                Ok((ready.min(left), Some(next)))
+            }
+            Verified::Larger(batch_bytes) if batch_bytes <= segment.bytes => {
+                Err(Some(Check::Batches { left, batch_bytes: Some(batch_bytes), after }))
+            }
+            Verified::Larger(_) | Verified::Damaged => Err(None),
+        }
     }
 
     /// Looks at the headers in `data`, which was read from `position` on, beginning at `at`.
@@ -522,12 +604,12 @@ impl Lane {
         None
     }
 
-    fn read_end(&mut self, ring: &mut Ring, job: Read) {
-        if let Some(buffer) = job.buffer {
+    fn read_end(&mut self, ring: &mut Ring, mut job: Read) {
+        if let Some(buffer) = job.buffer.take() {
             self.reads.put_buffer(buffer);
         }
         if job.pinned {
-            self.files.unpin(job.segment);
+            self.files_of(&job).unpin(job.segment);
         }
         if let Some(file) = job.index_file {
             ring.close(file);
@@ -552,19 +634,18 @@ fn whole_batches(partition: &PartitionLog, place: Place, left: u64, bytes_max: u
 }
 
 pub(super) enum Verified {
-    /// So many bytes are whole batches with good CRCs, or the plan's cut end of one.
+    /// So many bytes are whole batches with good CRCs.
     Bytes(u64),
     /// The first batch is as large as this: read again.
     Larger(u64),
     Damaged,
 }
 
-/// Checks the batches in `data`, about `wanted` bytes of them, of which the plan has `left`. `whole`: the
-/// first batch was read wholly, if the file has it. `accepts` judges what the CRC doesn't cover.
+/// Checks the batches in `data`, about `wanted` bytes of them. `whole`: the first batch was read wholly, if
+/// the file has it. `accepts` judges what the CRC doesn't cover.
 pub(super) fn verified(
     data: &[u8],
     wanted: u64,
-    left: u64,
     whole: bool,
     mut accepts: impl FnMut(&BatchHeader) -> bool,
 ) -> Verified {
@@ -589,7 +670,7 @@ pub(super) fn verified(
         }
         ready += size as u64;
     }
-    Verified::Bytes(ready.min(left))
+    Verified::Bytes(ready)
 }
 
 /// The rows of an index file; None where it isn't whole and of this segment.

@@ -36,6 +36,9 @@ use super::stats::LaneStats;
 use crate::base::ids::MonotonicNs;
 use crate::ring::{IoError, OpenMode, Ring, WriteMode};
 
+/// One in so many descriptors is for reads through the page cache; such a file takes two.
+const CACHED_FILES_SHARE: u32 = 4;
+const DESCRIPTORS_EACH: u32 = 2;
 /// The first start waits for one file of this size only.
 const FIRST_FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -349,7 +352,8 @@ fn assemble(
         journal,
         partitions: redo.partitions,
         pool: redo.pool,
-        files: Files::new(options.files_open_max),
+        files: Files::new(options.files_open_max - options.files_open_max / CACHED_FILES_SHARE),
+        cached_files: Files::new(options.files_open_max / CACHED_FILES_SHARE / DESCRIPTORS_EACH),
         jobs: Jobs::new(options.owner),
         staging: Staging::default(),
         checkpoint: Checkpoint::new(image),

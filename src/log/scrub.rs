@@ -12,7 +12,7 @@ use super::lane::Lane;
 use super::options::{LaneEvent, LogId};
 use super::read::{Verified, decode_index, verified};
 use super::reindex::Reindex;
-use super::segment::Segment;
+use super::segment::{Segment, VerifiedRun};
 use crate::base::ids::MonotonicNs;
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring};
@@ -247,7 +247,7 @@ impl Lane {
             })
         };
         // In a window up to the segment's end, a batch that isn't whole never will be.
-        let checked = verified(data, left, left, position + bytes as u64 >= end, accepts);
+        let checked = verified(data, left, position + bytes as u64 >= end, accepts);
         at.buffer = Some(buffer);
         match checked {
             Verified::Bytes(_) if at.found.position() == end => self.scrub_end(ring, at),
@@ -267,6 +267,10 @@ impl Lane {
     /// All batches are intact; is the index?
     fn scrub_end(&mut self, ring: &mut Ring, at: At) {
         self.stats.scrubbed_segments_count += 1;
+        if let Some(segment) = self.partitions.get_mut(at.log).and_then(|log| log.segment_mut(at.segment)) {
+            let run = VerifiedRun { from: 0, to: segment.bytes, next: segment.end_offset };
+            segment.note_verified(run);
+        }
         match &at.index {
             Some(rows) if at.found.has_rows(rows) => {}
             Some(_) => return self.scrub_damage(at, "the headers of its batches aren't those of its index"),

@@ -50,10 +50,32 @@ pub(super) struct Segment {
     pub(super) padded: bool,
     /// Plans that read from it.
     pub(super) leases: u32,
+    /// Read from disk and checked by this process.
+    pub(super) verified: Option<VerifiedRun>,
     /// Bytes per row aimed at.
     pub(super) row_bytes: u64,
     /// None when sealed and not in memory.
     pub(super) rows: Option<Vec<IndexRow>>,
+}
+
+/// A run of whole batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct VerifiedRun {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// The offset behind the last batch.
+    pub(super) next: Offset,
+}
+
+impl VerifiedRun {
+    pub(super) fn contains(&self, position: u64) -> bool {
+        (self.from..self.to).contains(&position)
+    }
+
+    /// The offset that follows `position`, where that is the run's end.
+    pub(super) fn offset_at(&self, position: u64) -> Option<Offset> {
+        (position == self.to).then_some(self.next)
+    }
 }
 
 /// The files of a segment, as Kafka names them, with our id between.
@@ -91,6 +113,7 @@ impl Segment {
             allocated: 0,
             padded: false,
             leases: 0,
+            verified: None,
             row_bytes: (segment_bytes_max / ROWS_PER_SEGMENT).max(ROW_BYTES_MIN),
             rows: Some(Vec::new()),
         }
@@ -101,6 +124,21 @@ impl Segment {
         let rows = self.rows.as_deref()?;
         let row = rows.binary_search_by_key(&position, |row| row.position.get()).ok()?;
         Some(Offset(rows[row].base_offset.get()))
+    }
+
+    /// Takes a run of whole batches that was checked. It only grows: a plan may stand anywhere in it.
+    pub(super) fn note_verified(&mut self, run: VerifiedRun) {
+        let Some(known) = &mut self.verified else {
+            self.verified = Some(run);
+            return;
+        };
+        if run.from > known.to || run.to < known.from {
+            return;
+        }
+        known.from = known.from.min(run.from);
+        if run.to > known.to {
+            (known.to, known.next) = (run.to, run.next);
+        }
     }
 
     pub(super) fn log_path(&self, partition_dir: &Path) -> PathBuf {
@@ -223,6 +261,7 @@ impl Segment {
             allocated: 0,
             padded: !is(SEGMENT_SEALED),
             leases: 0,
+            verified: None,
             row_bytes: row.row_bytes.get().max(ROW_BYTES_MIN),
             rows: (!is(SEGMENT_SEALED)).then_some(index_rows),
         }

@@ -44,6 +44,8 @@ pub struct LaneStats {
     pub disk_reads_count: u64,
     pub disk_read_bytes: u64,
     pub tail_read_bytes: u64,
+    /// Sent from the page cache.
+    pub cache_read_bytes: u64,
     /// Times that the disk had no space, or the process no descriptor, for a segment.
     pub space_refusals_count: u64,
     pub tail_bytes: u64,

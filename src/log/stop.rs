@@ -24,10 +24,8 @@ impl Lane {
         let item = self.journal.item_next;
         self.drive(ring, |lane| lane.journal.item_durable >= item)?;
         self.fenced = Some("the lane was stopped".to_owned());
-        let all = self.files.len();
-        if all > 0 {
-            self.files.shrink(ring, 0);
-        }
+        self.files.shrink(ring, 0);
+        self.cached_files.shrink(ring, 0);
         for file in self.journal.used.drain(..) {
             ring.close(file.file);
         }

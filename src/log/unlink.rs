@@ -114,6 +114,7 @@ impl Lane {
             files.push_back(segment.log_path(&partition.dir));
             files.push_back(segment.index_path(&partition.dir));
             self.files.close(ring, segment.id);
+            self.cached_files.close(ring, segment.id);
         }
         let key = self.jobs.reserve();
         let path = files.front().expect("a segment at least").clone();

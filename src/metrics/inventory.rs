@@ -41,6 +41,7 @@ metrics! {
     PlansHeld, "corelane_plans_held_count", Gauge, "Reads of the log in progress; each keeps its segments on disk.";
     CommitGroups, "corelane_commit_groups", Counter, "Durable journal writes.";
     JournalBytes, "corelane_journal_written_bytes", Counter, "Bytes written to the journal.";
+    CacheReadBytes, "corelane_cache_read_bytes", Counter, "Bytes of fetches sent from the page cache, without a copy of ours.";
     TailBytes, "corelane_tail_pool_bytes", Gauge, "Memory of tail blocks.";
     PartitionsDamaged, "corelane_partitions_damaged_count", Gauge, "Partitions offline because durable records are missing.";
     ScrubbedBytes, "corelane_scrubbed_bytes", Counter, "Bytes of sealed segments checked in the background.";

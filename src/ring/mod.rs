@@ -14,6 +14,7 @@
 pub mod buffer;
 mod kernel;
 pub mod probe;
+mod shared_file;
 pub mod sim;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use std::path::Path;
 
 use crate::base::ids::{MonotonicNs, WallMs};
 pub use buffer::IoBuffer;
+pub use shared_file::{FilePiece, SharedFile};
 
 /// Names an operation: the owner (who gets the completion) and 56 bits of the owner's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,12 +109,15 @@ impl IoError {
 
 impl std::error::Error for IoError {}
 
-/// How a file is opened. Reads and writes are O_DIRECT: position, length and memory are multiples
-/// of [`buffer::ALIGNMENT_BYTES`] (asserted), on the simulated disk as well.
+/// How a file is opened. Reads and writes are O_DIRECT, but of `Cached`: position, length and memory are
+/// multiples of [`buffer::ALIGNMENT_BYTES`] (asserted), on the simulated disk as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// Read only; `NotFound` when it is absent.
     Read,
+    /// Read only, through the page cache; `NotFound` when it is absent. The kernel drops what it has of a
+    /// block that is written with O_DIRECT once that write has ended.
+    Cached,
     /// Read and write; `NotFound` when it is absent.
     Write,
     /// Read and write; `Exists` when it is there already.
@@ -149,7 +154,8 @@ pub enum Completion {
     /// Of `receive_stop`, or no receive buffer was free: nothing more is received until
     /// `receive_start`. Last of its receiver.
     ReceiveStopped { socket: SocketId },
-    /// Of `send`: all bytes are in the socket's queue, or the connection failed.
+    /// Of `send` and `send_file`: all bytes are in the socket's queue, or the connection failed. Of a
+    /// `send_file` the buffer means nothing.
     Sent { socket: SocketId, token: Token, result: Result<(), IoError>, buffer: Vec<u8> },
     /// Of `connect`.
     Connected { token: Token, result: Result<SocketId, IoError> },
@@ -417,6 +423,17 @@ impl Ring {
     /// Sends `buffer[from..]` wholly. At most one send in flight per socket (asserted).
     pub fn send(&mut self, token: Token, socket: SocketId, buffer: Vec<u8>, from: usize) {
         on!(self, send(token, socket, buffer, from))
+    }
+
+    /// A handle of a file opened with `OpenMode::Cached`, to send from; `None` when no descriptor is left.
+    pub fn share(&mut self, file: FileId) -> Option<SharedFile> {
+        on!(self, share(file))
+    }
+
+    /// Sends `piece` wholly, out of the page cache: of what isn't there, this thread waits for the disk.
+    /// Counts as the socket's one send in flight.
+    pub fn send_file(&mut self, token: Token, socket: SocketId, piece: FilePiece) {
+        on!(self, send_file(token, socket, piece))
     }
 
     /// Shuts both directions down and closes; receiver and send in flight complete with

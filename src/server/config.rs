@@ -58,6 +58,11 @@ pub const FIELDS: &[Field] = &[
     ),
     field("default.replication.factor", "1", "Replicas of a topic created without a number. 1 or more."),
     field(
+        "fetch.verify",
+        "first",
+        "When the checksums of what a fetch reads from disk are checked: first (once by each process, then it is sent from the page cache) or always. Corelane's own setting.",
+    ),
+    field(
         "group.initial.rebalance.delay.ms",
         "3000",
         "How long the first rebalance of an empty group waits for more members. Milliseconds, 0 or more.",
@@ -199,6 +204,7 @@ pub struct Config {
     pub request_bytes_max: usize,
     pub idle_ms_max: u64,
     pub retention: RetentionOptions,
+    pub verify_always: bool,
     pub scrub_bytes_per_second: u64,
     pub scrub_interval_ms: u64,
     pub cleaner: CleanerConfig,
@@ -333,6 +339,11 @@ impl Config {
             request_bytes_max: reader.number("socket.request.max.bytes", 1 << 20, i64::from(i32::MAX))?
                 as usize,
             idle_ms_max: reader.number("connections.max.idle.ms", 1, i64::MAX)? as u64,
+            verify_always: match reader.text("fetch.verify").trim() {
+                "first" => false,
+                "always" => true,
+                _ => return Err(reader.wrong("fetch.verify", "must be first or always")),
+            },
             scrub_bytes_per_second: reader.number("log.scrub.bytes.per.second", 0, i64::MAX)? as u64,
             scrub_interval_ms: reader.number("log.scrub.interval.ms", 60_000, i64::MAX / 2_000_000)? as u64,
             retention: RetentionOptions {

@@ -178,6 +178,7 @@ pub fn lane_options(config: &Config, placed: &PlacedLane, token_owner: u8) -> La
         journal_files_count: JOURNAL_FILES_COUNT,
         tail_pool_bytes: config.tail_pool_bytes.min(config.journal_bytes / 2),
         group_bytes_max: GROUP_BYTES_MAX.min(config.journal_bytes / u64::from(JOURNAL_FILES_COUNT)) as u32,
+        verify_always: config.verify_always,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
         scrub_interval_ms: config.scrub_interval_ms,
         ..LaneOptions::new(placed.dir.clone(), placed.lane, token_owner)

@@ -14,7 +14,7 @@ use crate::net::connection::Receiver;
 use crate::net::inbound::{Flow, FrameBuffers, Inbound};
 use crate::net::outbound::Next;
 use crate::protocol::frame::FrameError;
-use crate::ring::{IoError, ListenerId, ReceivedBytes, Ring, SocketId, Token};
+use crate::ring::{FilePiece, IoError, ListenerId, ReceivedBytes, Ring, SocketId, Token};
 
 /// Owner byte of the ring tokens of sends.
 pub const TOKEN_OWNER: u8 = 0;
@@ -236,7 +236,6 @@ impl Core {
     pub fn on_sent(&mut self, ring: &mut Ring, token: Token, result: Result<(), IoError>, buffer: Vec<u8>) {
         let key = Key::from_u56(token.value());
         let now = self.now;
-        self.clients.counts.sent_bytes += buffer.len() as u64;
         self.spare.give(buffer);
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.sending = false;
@@ -307,6 +306,11 @@ impl Core {
                         connection.outbound.stream_done();
                     }
                 }
+                Filled::File(piece) => {
+                    self.spare.give(out);
+                    self.send_piece(ring, key, piece);
+                    return;
+                }
                 Filled::Full | Filled::Pending => break,
                 Filled::Broken => {
                     // The length was announced and can't be kept: only closing is honest.
@@ -318,6 +322,7 @@ impl Core {
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if !out.is_empty() {
             connection.sending = true;
+            self.clients.counts.sent_bytes += out.len() as u64;
             ring.send(Token::new(TOKEN_OWNER, key.to_u56()), connection.socket, out, 0);
             return;
         }
@@ -325,6 +330,13 @@ impl Core {
         if connection.closing && connection.outbound.is_empty() {
             self.drop_connection(ring, key);
         }
+    }
+
+    fn send_piece(&mut self, ring: &mut Ring, key: Key, piece: FilePiece) {
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        connection.sending = true;
+        self.clients.counts.sent_bytes += piece.bytes as u64;
+        ring.send_file(Token::new(TOKEN_OWNER, key.to_u56()), connection.socket, piece);
     }
 
     /// Closes connections without traffic, and those that take no byte of what is owed to them.

@@ -15,7 +15,7 @@ use super::Core;
 use super::storage::{PlanOwner, PlanState};
 use crate::base::ids::{MonotonicNs, Offset, TopicPartition, WallMs};
 use crate::base::slab::Key;
-use crate::log::{CleanState, LogId, ReadError, Resolved};
+use crate::log::{CleanState, LogId, ReadError, Resolved, Sink};
 use crate::partition::compaction::{Cleanable, Group, KeyOffsets, cleanable, groups, is_roll_due};
 use crate::partition::offset_map::{HashKey, OffsetMap};
 use crate::partition::topic_config::TopicConfig;
@@ -431,7 +431,7 @@ impl Core {
                 Window::None => {}
             }
             let mut bytes = Vec::new();
-            match self.storage.resolve_plan(reading.plan, WINDOW_BYTES, &mut bytes) {
+            match self.storage.resolve_plan(reading.plan, WINDOW_BYTES, Sink::Memory, &mut bytes) {
                 Some(Resolved::Copied(_)) => return Next::Bytes(bytes),
                 Some(Resolved::Pending) => {
                     reading.window = Window::Asked;
@@ -441,6 +441,7 @@ impl Core {
                     self.storage.release_plan(reading.plan);
                     cleaning.reading = None;
                 }
+                Some(Resolved::File(_)) => unreachable!("only a socket takes a piece of a file"),
                 None => unreachable!("held until released"),
             }
         }

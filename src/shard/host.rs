@@ -110,6 +110,7 @@ impl Shard {
         let sum = |of: fn(&LaneStats) -> u64| -> u64 { stats.iter().map(of).sum() };
         cells.set(Metric::CommitGroups, sum(|stats| stats.groups_count));
         cells.set(Metric::JournalBytes, sum(|stats| stats.group_bytes));
+        cells.set(Metric::CacheReadBytes, sum(|stats| stats.cache_read_bytes));
         cells.set(Metric::TailBytes, sum(|stats| stats.tail_bytes));
         cells.set(Metric::PartitionsDamaged, sum(|stats| stats.partitions_damaged_count));
         cells.set(Metric::ScrubbedBytes, sum(|stats| stats.scrubbed_bytes));

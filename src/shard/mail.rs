@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::command::{PartitionCommand, PartitionOutcome, PlanId};
 use super::groups::GroupMail;
+use super::stream::StreamWindow;
 use crate::base::ids::{DirectoryId, ShardId, TopicPartition};
 use crate::base::queue::{Receiver, Sender};
 use crate::base::slab::Key;
@@ -46,7 +47,7 @@ pub enum Mail {
     },
     WindowDone {
         request: Key,
-        window: Option<Vec<u8>>,
+        window: Option<StreamWindow>,
     },
     /// A plan that the receiving shard holds is done with.
     Release {

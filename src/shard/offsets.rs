@@ -3,6 +3,7 @@
 use super::command::PartitionOutcome;
 use super::scan::{Reader, Want};
 use super::storage::PlanOwner;
+use super::stream::StreamWindow;
 use super::{Core, Shard};
 use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
 use crate::base::slab::Key;
@@ -156,6 +157,7 @@ impl Core {
                 return;
             }
         };
+        let window = window.map(StreamWindow::Copied);
         if reply_to.shard == self.id {
             self.on_window(ring, reply_to.request, window);
         } else {

@@ -7,7 +7,7 @@ use super::storage::{PlanOwner, PlanState};
 use super::{Core, Shard, Work};
 use crate::base::ids::{Offset, TopicPartition};
 use crate::base::slab::Key;
-use crate::log::{Plan, PlanStart, Resolved};
+use crate::log::{Plan, PlanStart, Resolved, Sink};
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::record_batch::BatchHeader;
 
@@ -132,10 +132,11 @@ impl Core {
         // A plan has its scan: that ends between plans only.
         let state = self.scans.get_mut(scan).expect("scans end by `end_scan` only");
         loop {
-            match self.storage.resolve_plan(plan, usize::MAX, &mut state.bytes) {
+            match self.storage.resolve_plan(plan, usize::MAX, Sink::Memory, &mut state.bytes) {
                 Some(Resolved::Copied(_)) => {}
                 Some(Resolved::Pending) => return,
                 Some(Resolved::Finished) => break,
+                Some(Resolved::File(_)) => unreachable!("only a socket takes a piece of a file"),
                 None => unreachable!("held until released"),
             }
         }

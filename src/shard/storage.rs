@@ -10,7 +10,9 @@ use crate::base::ids::{MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::catalog::Catalog;
 use crate::catalog::image::Fnv;
-use crate::log::{AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved, Window};
+use crate::log::{
+    AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved, Sink, Window,
+};
 use crate::metrics::directory::DirectoryState;
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
@@ -613,15 +615,21 @@ impl Storage {
     }
 
     /// Hands out the next bytes of a plan, as `Lane::resolve` does; `None` when it isn't there.
-    pub fn resolve_plan(&mut self, held: Key, bytes_max: usize, out: &mut Vec<u8>) -> Option<Resolved> {
+    pub fn resolve_plan(
+        &mut self,
+        held: Key,
+        bytes_max: usize,
+        sink: Sink,
+        out: &mut Vec<u8>,
+    ) -> Option<Resolved> {
         let HeldPlan { lane, state, .. } = self.plans.get_mut(held)?;
         let PlanState::Ready(mut plan) = std::mem::replace(state, PlanState::Starting) else {
             unreachable!("one window at a time")
         };
-        let resolved = self.lanes[*lane].resolve(&mut plan, bytes_max, out, held.to_u56());
+        let resolved = self.lanes[*lane].resolve(&mut plan, bytes_max, sink, out, held.to_u56());
         *state = match resolved {
             Resolved::Pending => PlanState::Reading(plan),
-            Resolved::Copied(_) | Resolved::Finished => PlanState::Ready(plan),
+            Resolved::Copied(_) | Resolved::File(_) | Resolved::Finished => PlanState::Ready(plan),
         };
         Some(resolved)
     }

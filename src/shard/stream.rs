@@ -1,7 +1,8 @@
 //! Stream: a fetch response leaves window by window, as its socket drains.
 //!
 //! The frame's length was fixed with the plans. At most one window per connection is in memory at a
-//! time, so a reader that stalls pins a window and a lease, never a response.
+//! time, so a reader that stalls pins a window and a lease, never a response. What lies in the page cache
+//! is never in memory of ours.
 
 use std::collections::VecDeque;
 
@@ -12,10 +13,10 @@ use super::request::Pending;
 use super::storage::PlanOwner;
 use super::{Core, Shard};
 use crate::base::slab::Key;
-use crate::log::Resolved;
+use crate::log::{Resolved, Sink};
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::fetch_response::{FetchFrame, Hole};
-use crate::ring::Ring;
+use crate::ring::{FilePiece, Ring};
 
 #[derive(Debug)]
 pub struct Stream {
@@ -24,14 +25,32 @@ pub struct Stream {
     frame_sent: usize,
     /// Where records go, and whose.
     holes: VecDeque<(Hole, PlanId)>,
-    /// A window that was read, not sent yet.
-    window: Option<Vec<u8>>,
+    /// The next bytes of the first hole, not sent yet.
+    window: Option<StreamWindow>,
     window_pending: bool,
 }
 
+/// Some of a plan's bytes.
+#[derive(Debug)]
+pub enum StreamWindow {
+    Copied(Vec<u8>),
+    File(FilePiece),
+}
+
+impl StreamWindow {
+    fn len(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::File(piece) => piece.bytes,
+        }
+    }
+}
+
 /// How far `fill` came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Filled {
+    /// The next bytes are those of a file; nothing else is to be sent before.
+    File(FilePiece),
     /// The response has ended.
     Done,
     /// The buffer is full.
@@ -85,6 +104,10 @@ impl Core {
                 }
                 return Filled::Done;
             };
+            if matches!(stream.window, Some(StreamWindow::File(_))) && !out.is_empty() {
+                // What is in front of the piece goes first.
+                return Filled::Full;
+            }
             if let Some(window) = stream.window.take() {
                 assert!(window.len() <= hole.bytes, "a window is part of its plan");
                 hole.bytes -= window.len();
@@ -94,11 +117,15 @@ impl Core {
                     stream.holes.pop_front();
                     self.release(plan);
                 }
-                if out.is_empty() {
-                    self.spare.give(std::mem::replace(out, window));
-                } else {
-                    out.extend_from_slice(&window);
-                    self.spare.give(window);
+                match window {
+                    StreamWindow::File(piece) => return Filled::File(piece),
+                    StreamWindow::Copied(bytes) if out.is_empty() => {
+                        self.spare.give(std::mem::replace(out, bytes));
+                    }
+                    StreamWindow::Copied(bytes) => {
+                        out.extend_from_slice(&bytes);
+                        self.spare.give(bytes);
+                    }
                 }
                 continue;
             }
@@ -126,6 +153,10 @@ impl Core {
                         self.release(plan);
                     }
                 }
+                Some(Resolved::File(piece)) => {
+                    let stream = self.stream_mut(request).expect("still there");
+                    stream.window = Some(StreamWindow::File(piece));
+                }
                 Some(Resolved::Pending) => {
                     self.stream_mut(request).expect("still there").window_pending = true;
                     return Filled::Pending;
@@ -144,11 +175,11 @@ impl Core {
         out: &mut Vec<u8>,
     ) -> Option<Resolved> {
         self.storage.plans.get_mut(plan.held)?.owner = PlanOwner::Fetch(reply_to);
-        self.storage.resolve_plan(plan.held, bytes_max, out)
+        self.storage.resolve_plan(plan.held, bytes_max, Sink::Socket, out)
     }
 
     /// A window that a stream waits for is here; `None` when it can't be read.
-    pub fn on_window(&mut self, ring: &mut Ring, request: Key, window: Option<Vec<u8>>) {
+    pub fn on_window(&mut self, ring: &mut Ring, request: Key, window: Option<StreamWindow>) {
         let Some(found) = self.requests.get(request) else { return };
         let connection = found.origin.connection;
         let Some(stream) = self.stream_mut(request) else { return };
@@ -169,7 +200,8 @@ impl Shard {
     pub fn on_window_asked(&mut self, plan: PlanId, bytes_max: usize, reply_to: ReplyTo) {
         let mut out = Vec::new();
         let window = match self.core.resolve_own(plan, bytes_max, reply_to, &mut out) {
-            Some(Resolved::Copied(_)) => Some(out),
+            Some(Resolved::Copied(_)) => Some(StreamWindow::Copied(out)),
+            Some(Resolved::File(piece)) => Some(StreamWindow::File(piece)),
             Some(Resolved::Pending) => return,
             Some(Resolved::Finished) | None => None,
         };

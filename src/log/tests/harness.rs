@@ -10,7 +10,7 @@ use crate::base::random::Random;
 use crate::log::testing::Batch;
 use crate::log::{
     AppendError, Awaited, CleanState, Lane, LaneError, LaneEvent, LaneOptions, LogId, PartitionSettings,
-    Plan, PlanStart, ProducerTable, ReadError, RecoveryReport, Resolved, Sequence, prepare_dir,
+    Plan, PlanStart, ProducerTable, ReadError, RecoveryReport, Resolved, Sequence, Sink, prepare_dir,
 };
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::sim::World;
@@ -491,11 +491,20 @@ impl Harness {
     /// All bytes of a plan; None when fenced meanwhile.
     pub fn read(&mut self, plan: &mut Plan, window_bytes: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
+        let sink = if self.reads_count.is_multiple_of(2) { Sink::Memory } else { Sink::Socket };
         loop {
             self.reads_count += 1;
             let read = self.reads_count;
-            match self.lane.resolve(plan, window_bytes, &mut out, read) {
+            match self.lane.resolve(plan, window_bytes, sink, &mut out, read) {
                 Resolved::Finished => return Some(out),
+                Resolved::File(piece) => {
+                    let Some(bytes) = self.world.read_piece(&piece) else {
+                        assert!(self.world.ends_count() > 0, "only a power cut takes a file that is sent");
+                        self.cut = true;
+                        return None;
+                    };
+                    out.extend_from_slice(&bytes);
+                }
                 Resolved::Copied(bytes) => assert!(bytes > 0),
                 Resolved::Pending => {
                     let window = self.wait_event(

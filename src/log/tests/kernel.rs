@@ -3,7 +3,7 @@
 use super::harness::{OWNER, id, settings};
 use crate::base::ids::{LaneId, LeaderEpoch, Offset, WallMs};
 use crate::log::testing::Batch;
-use crate::log::{Awaited, Lane, LaneEvent, LaneOptions, PlanStart, Resolved, prepare_dir, verify};
+use crate::log::{Awaited, Lane, LaneEvent, LaneOptions, PlanStart, Resolved, Sink, prepare_dir, verify};
 use crate::ring::{Ring, RingOptions, Sleep};
 
 #[test]
@@ -69,9 +69,10 @@ fn read_all(ring: &mut Ring, lane: &mut Lane, log: crate::log::LogId, mut events
         };
         let mut bytes = Vec::new();
         loop {
-            match lane.resolve(&mut plan, 50_000, &mut bytes, read) {
+            match lane.resolve(&mut plan, 50_000, Sink::Memory, &mut bytes, read) {
                 Resolved::Finished => break,
                 Resolved::Copied(_) => {}
+                Resolved::File(_) => panic!("not asked for"),
                 Resolved::Pending => match next_event(ring, lane) {
                     LaneEvent::Window { window, .. } => {
                         let window = window.expect("nothing is damaged");

@@ -426,6 +426,35 @@ fn a_busy_lane_makes_room() {
     assert!(refused_options > 0 && busy_count > 100, "{refused_options} refused, {busy_count} busy");
 }
 
+#[test]
+fn what_was_verified_once_is_sent_from_the_page_cache() {
+    for verify_always in [false, true] {
+        let mut harness = Harness::new(10, LaneOptions { verify_always, ..small_options() });
+        let mut random = Random::new(10);
+        let index = harness.create(id(1), 64 << 10);
+        // Sealed segments, and one that is appended to.
+        fill_sealed(&mut harness, index, &mut random, 3);
+        for _ in 0..20 {
+            while harness.append(index, &mut random, 2_000).is_err() {
+                harness.settle();
+            }
+        }
+        harness.settle();
+        // Each other pass is for a socket; one in three looks finds the page cache cold.
+        for _ in 0..8 {
+            harness.check_bytes(index, 0, 1 << 20);
+        }
+        let stats = harness.lane.stats();
+        let end =
+            harness.lane.segments(harness.partitions[index].log).map(|segment| segment.bytes).sum::<u64>();
+        if verify_always {
+            assert_eq!(stats.cache_read_bytes, 0);
+        } else {
+            assert!(stats.cache_read_bytes > end, "{} of {end} bytes", stats.cache_read_bytes);
+        }
+    }
+}
+
 /// Appends until the partition has `count` sealed segments.
 fn fill_sealed(harness: &mut Harness, index: usize, random: &mut Random, count: usize) {
     let log = harness.partitions[index].log;

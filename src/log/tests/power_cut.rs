@@ -91,6 +91,7 @@ fn add(sum: &mut LaneStats, stats: &LaneStats) {
     assert_eq!(stats.damage_count, 0, "the scrub finds damage where none is");
     sum.segments_deleted_count += stats.segments_deleted_count;
     sum.disk_reads_count += stats.disk_reads_count;
+    sum.cache_read_bytes += stats.cache_read_bytes;
     sum.busy_count += stats.busy_count;
     sum.rolls_count += stats.rolls_count;
     sum.cleans_count += stats.cleans_count;
@@ -286,6 +287,7 @@ fn the_seeds_meet_every_path() {
         sum.scrubbed_segments_count,
         sum.segments_deleted_count,
         sum.disk_reads_count,
+        sum.cache_read_bytes,
         sum.busy_count,
         sum.rolls_count,
         sum.cleans_count,

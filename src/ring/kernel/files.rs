@@ -67,6 +67,11 @@ impl Files {
         Ok(FileId(slot))
     }
 
+    /// Another descriptor of the same open file.
+    pub(super) fn clone_descriptor(&mut self, file: FileId) -> std::io::Result<OwnedFd> {
+        self.open_file(file).descriptor.try_clone()
+    }
+
     fn open_file(&mut self, file: FileId) -> &mut OpenFile {
         let slot = self.slots.get_mut(file.0 as usize);
         slot.and_then(Option::as_mut).expect("the caller holds an open file")
@@ -104,14 +109,14 @@ impl Files {
 impl KernelRing {
     pub fn open(&mut self, token: Token, path: &Path, mode: OpenMode) {
         match c_path(path) {
-            Ok(path) => self.submit_open(token, path, mode, true),
+            Ok(path) => self.submit_open(token, path, mode, mode != OpenMode::Cached),
             Err(error) => self.completions.push_back(Completion::Opened { token, result: Err(error) }),
         }
     }
 
     fn submit_open(&mut self, token: Token, path: CString, mode: OpenMode, direct: bool) {
         let access = match mode {
-            OpenMode::Read => libc::O_RDONLY,
+            OpenMode::Read | OpenMode::Cached => libc::O_RDONLY,
             OpenMode::Write => libc::O_RDWR,
             // A filesystem without O_DIRECT refuses after it has made the file, so the second
             // attempt finds the file of the first.
@@ -139,7 +144,7 @@ impl KernelRing {
             return;
         }
         let result = result.and_then(|descriptor| {
-            self.direct_io_missing |= !direct;
+            self.direct_io_missing |= !direct && mode != OpenMode::Cached;
             // SAFETY: the kernel opened this descriptor for us just now; nothing else owns it.
             let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
             self.files.insert(&self.ring, descriptor)

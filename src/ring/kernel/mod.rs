@@ -11,6 +11,7 @@
 mod files;
 mod listeners;
 mod receive_buffers;
+mod send_file;
 mod setup;
 mod sockets;
 mod wake;
@@ -35,6 +36,7 @@ use super::{
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::base::slab::{Key, Slab};
+pub use send_file::CachedDescriptor;
 pub use wake::KernelWaker;
 
 /// The upper 8 bits of `user_data`; the lower 56 are a slab key where there is one.
@@ -84,6 +86,8 @@ enum Operation {
         socket: SocketId,
     },
     Send(sockets::Sending),
+    /// Waits until the socket has room.
+    SendFile(send_file::SendingFile),
     Connect {
         token: Token,
         connecting: Box<sockets::Connecting>,
@@ -417,6 +421,7 @@ impl KernelRing {
             Operation::Accept { listener } => self.accepted(listener, &entry),
             Operation::Receive { socket } => self.receive_completed(socket, &entry),
             Operation::Send(sending) => self.send_completed(sending, result),
+            Operation::SendFile(sending) => self.send_file_woken(sending, result),
             Operation::Connect { token, connecting } => self.connected(token, *connecting, result),
         }
     }

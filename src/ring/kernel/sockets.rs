@@ -4,7 +4,7 @@
 //! flight. It is closed when it was disconnected and both have completed.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode};
@@ -167,11 +167,31 @@ impl KernelRing {
 
     // ---- Sending -----------------------------------------------------------------------------
 
-    pub fn send(&mut self, token: Token, socket: SocketId, buffer: Vec<u8>, from: usize) {
-        assert!(from <= buffer.len());
+    pub(super) fn begin_send(&mut self, socket: SocketId) {
         let state = self.socket(socket);
         assert!(state.sending.is_none(), "one send is in flight at a time");
         assert!(!state.disconnected, "a disconnected socket sends nothing");
+    }
+
+    pub(super) fn socket_descriptor(&mut self, socket: SocketId) -> RawFd {
+        self.socket(socket).descriptor.as_raw_fd()
+    }
+
+    pub(super) fn is_disconnected(&mut self, socket: SocketId) -> bool {
+        self.socket(socket).disconnected
+    }
+
+    pub(super) fn send_waits(&mut self, socket: SocketId, key: Key) {
+        self.socket(socket).sending = Some(key);
+    }
+
+    pub(super) fn send_woken(&mut self, socket: SocketId) {
+        self.socket(socket).sending = None;
+    }
+
+    pub fn send(&mut self, token: Token, socket: SocketId, buffer: Vec<u8>, from: usize) {
+        assert!(from <= buffer.len());
+        self.begin_send(socket);
         if from == buffer.len() {
             self.completions.push_back(Completion::Sent { socket, token, result: Ok(()), buffer });
             return;
@@ -233,7 +253,7 @@ impl KernelRing {
         self.close_socket_if_idle(socket);
     }
 
-    fn close_socket_if_idle(&mut self, socket: SocketId) {
+    pub(super) fn close_socket_if_idle(&mut self, socket: SocketId) {
         let state = self.socket(socket);
         if !state.disconnected || state.receiving.is_some() || state.sending.is_some() {
             return;

@@ -133,6 +133,10 @@ impl Disk {
         }
     }
 
+    pub(super) fn has(&self, inode: Inode) -> bool {
+        self.nodes.contains_key(&inode)
+    }
+
     fn file(&self, inode: Inode) -> &FileNode {
         match self.nodes.get(&inode) {
             Some(Node::File(file)) => file,

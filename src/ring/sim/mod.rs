@@ -21,14 +21,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Weak;
 
+use super::shared_file::{FilePiece, SharedFileKind};
 use super::{Completion, FileId, IoError, OpenMode, Sleep, SocketId, Token};
 use crate::base::ids::MonotonicNs;
 use crate::base::random::Random;
 use disk::{Disk, Inode};
 pub use faults::Faults;
 use network::{EndId, Network, NetworkEvent, Owner};
-pub use ring::{SimRing, SimWaker};
+pub use ring::{SimInode, SimRing, SimWaker};
 use storage::DiskOperation;
 
 /// Wall time at the world's beginning: 14 November 2023.
@@ -59,6 +61,8 @@ struct Machine {
     events: BTreeMap<(u64, u64), Event>,
     events_count: u64,
     rings: Vec<RingState>,
+    /// Handles that keep a file's bytes.
+    shared: Vec<Weak<SimInode>>,
     operations_count: u64,
     /// Operation number and how it fails.
     failures: BTreeMap<u64, IoError>,
@@ -119,6 +123,7 @@ impl World {
             events: BTreeMap::new(),
             events_count: 0,
             rings: Vec::new(),
+            shared: Vec::new(),
             operations_count: 0,
             failures: BTreeMap::new(),
             power_cut_at: None,
@@ -270,6 +275,19 @@ impl World {
         let copy = World::new(seed);
         copy.machine().disk = self.machine().disk.clone();
         copy
+    }
+
+    /// What a piece of a file holds; `None` where a power cut took the file.
+    pub fn read_piece(&self, piece: &FilePiece) -> Option<Vec<u8>> {
+        let SharedFileKind::Sim(file) = &piece.file.0 else { panic!("not a file of the simulation") };
+        let machine = self.machine();
+        if !machine.disk.has(file.inode()) {
+            return None;
+        }
+        let mut bytes = vec![0; piece.bytes];
+        let count = machine.disk.read(file.inode(), piece.position, &mut bytes);
+        assert_eq!(count, piece.bytes, "a piece lies within its file");
+        Some(bytes)
     }
 
     /// The paths of all files, in order.

@@ -5,18 +5,22 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{
-    DiskOperation, EndId, MONOTONIC_START_NS, Machine, OpenFile, Posted, RECEIVE_BUFFERS_COUNT, RingIndex,
-    RingState, TURN_NS, WALL_START_MS, World,
+    DiskOperation, EndId, Inode, MONOTONIC_START_NS, Machine, OpenFile, Posted, RECEIVE_BUFFERS_COUNT,
+    RingIndex, RingState, TURN_NS, WALL_START_MS, World,
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::ring::buffer::ALIGNMENT_BYTES;
+use crate::ring::shared_file::{SharedFile, SharedFileKind};
 use crate::ring::{
-    Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, ReceivedBytes, Sleep, SocketId,
-    Token, WriteMode,
+    Completion, DirEntry, FileId, FilePiece, IoBuffer, IoError, ListenerId, OpenMode, ReceivedBytes, Sleep,
+    SocketId, Token, WriteMode,
 };
+
+/// Every so many looks at the page cache it doesn't have what is looked for.
+const COLD_LOOKS: u64 = 3;
 
 pub struct SimRing {
     world: World,
@@ -38,6 +42,23 @@ enum Queued {
     ReceiveStop { socket: SocketId },
     Send { token: Token, socket: SocketId, buffer: Vec<u8>, from: usize },
     Disconnect { socket: SocketId },
+}
+
+/// A file that is shared. One in a few looks at the page cache finds it cold.
+#[derive(Debug)]
+pub struct SimInode {
+    inode: Inode,
+    looks_count: AtomicU64,
+}
+
+impl SimInode {
+    pub(super) fn inode(&self) -> Inode {
+        self.inode
+    }
+
+    pub fn is_resident(&self) -> bool {
+        !self.looks_count.fetch_add(1, Ordering::Relaxed).is_multiple_of(COLD_LOOKS)
+    }
 }
 
 #[derive(Clone)]
@@ -254,6 +275,21 @@ impl SimRing {
     pub fn send(&mut self, token: Token, socket: SocketId, buffer: Vec<u8>, from: usize) {
         assert!(from <= buffer.len());
         self.queued.push(Queued::Send { token, socket, buffer, from });
+    }
+
+    pub fn share(&mut self, file: FileId) -> Option<SharedFile> {
+        let inode = self.file(file)?.inode;
+        let shared = Arc::new(SimInode { inode, looks_count: AtomicU64::new(0) });
+        let mut machine = self.world.machine();
+        machine.shared.retain(|shared| shared.strong_count() > 0);
+        machine.shared.push(Arc::downgrade(&shared));
+        Some(SharedFile(SharedFileKind::Sim(shared)))
+    }
+
+    pub fn send_file(&mut self, token: Token, socket: SocketId, piece: FilePiece) {
+        // On a dead ring the send fails, whatever it is of.
+        let buffer = self.world.read_piece(&piece).unwrap_or_default();
+        self.send(token, socket, buffer, 0);
     }
 
     pub fn disconnect(&mut self, socket: SocketId) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Weak;
 
 use super::disk::{Inode, Mark};
 use super::image::PAGE_BYTES;
@@ -30,7 +31,8 @@ impl Machine {
             Event::Disk { operation, .. } => operation.inode(),
             Event::Network(_) => None,
         });
-        files.map(|file| file.inode).chain(in_flight).collect()
+        let shared = self.shared.iter().filter_map(Weak::upgrade).map(|shared| shared.inode());
+        files.map(|file| file.inode).chain(in_flight).chain(shared).collect()
     }
 
     /// Counts an operation; says how it must fail, and cuts the power when it is the one.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::{on_both, token};
 use crate::base::random::Random;
@@ -125,6 +126,86 @@ fn large_sends_arrive_whole_and_in_order_both_ways() {
                 .collect();
             assert!(end.received == expected, "bytes came changed or out of order");
         }
+    });
+}
+
+/// A file of `bytes`, in the page cache.
+fn shared_file(ring: &mut Ring, dir: &Path, bytes: &[u8]) -> SharedFile {
+    let path = dir.join("shared");
+    let mut buffer = IoBuffer::new(bytes.len());
+    buffer.copy_from_slice(bytes);
+    ring.open(token(50), &path, OpenMode::CreateNew);
+    let Completion::Opened { result: Ok(file), .. } = ring.wait(token(50)) else { panic!("it is made") };
+    ring.write(token(51), file, 0, buffer, 0..bytes.len(), WriteMode::Durable);
+    let Completion::Transferred { result: Ok(()), buffer, .. } = ring.wait(token(51)) else {
+        panic!("it is written")
+    };
+    ring.close(file);
+    ring.open(token(52), &path, OpenMode::Cached);
+    let Completion::Opened { result: Ok(file), .. } = ring.wait(token(52)) else { panic!("it is there") };
+    ring.read(token(53), file, 0, buffer, 0..bytes.len());
+    assert!(matches!(ring.wait(token(53)), Completion::Transferred { result: Ok(()), .. }));
+    let shared = ring.share(file).expect("there are descriptors");
+    // The handle outlives the place in the table, and the name.
+    ring.close(file);
+    ring.remove_file(token(54), &path);
+    assert!(matches!(ring.wait(token(54)), Completion::Done { result: Ok(()), .. }));
+    shared
+}
+
+#[test]
+fn pieces_of_a_file_arrive_whole_between_other_sends() {
+    on_both(|ring, dir| {
+        let bytes = bytes_of(7, 12 << 20);
+        let file = shared_file(ring, dir, &bytes);
+        let mut sockets = Sockets::default();
+        let (server, client) = sockets.pair(ring);
+        // Nobody receives yet: the socket's queue fills up in the midst of the first piece.
+        let (first, second) = (1_000, 11 << 20);
+        let piece = FilePiece { file: file.clone(), position: first, bytes: (second - first) as usize };
+        let looks = (0..3).map(|_| piece.is_resident()).filter(|resident| *resident).count();
+        assert!(looks > 0, "it was just read");
+        ring.send_file(token(1), server, piece);
+        ring.turn(Sleep::No);
+        ring.receive_start(client);
+        ring.receive_start(server);
+        sockets.until(ring, |sockets| sockets.end(server).sent.len() == 1);
+        ring.send(token(2), server, b"between".to_vec(), 0);
+        sockets.until(ring, |sockets| sockets.end(server).sent.len() == 2);
+        let piece = FilePiece { file, position: second, bytes: bytes.len() - second as usize };
+        ring.send_file(token(3), server, piece);
+        // The other direction works while a piece is on its way.
+        ring.send(token(4), client, vec![9; 100_000], 0);
+        let expected =
+            [&bytes[first as usize..second as usize], b"between", &bytes[second as usize..]].concat();
+        sockets.until(ring, |sockets| {
+            sockets.end(client).received.len() >= expected.len()
+                && sockets.end(server).received.len() >= 100_000
+                && sockets.end(server).sent.len() == 3
+                && sockets.end(client).sent.len() == 1
+        });
+        assert!(sockets.end(client).received == expected, "bytes came changed or out of order");
+        assert!(sockets.end(server).sent.iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn disconnect_ends_a_piece_in_flight() {
+    on_both(|ring, dir| {
+        let file = shared_file(ring, dir, &bytes_of(8, 16 << 20));
+        let mut sockets = Sockets::default();
+        let (server, client) = sockets.pair(ring);
+        ring.receive_start(server);
+        ring.send_file(token(1), server, FilePiece { file, position: 0, bytes: 16 << 20 });
+        ring.turn(Sleep::No);
+        ring.disconnect(server);
+        sockets.until(ring, |sockets| {
+            sockets.end(server).ended.is_some() && !sockets.end(server).sent.is_empty()
+        });
+        assert_eq!(sockets.end(server).sent, [Err(IoError::Disconnected)]);
+        ring.receive_start(client);
+        sockets.until(ring, |sockets| sockets.end(client).ended.is_some());
+        ring.disconnect(client);
     });
 }
 
