@@ -338,8 +338,10 @@ impl Lane {
         buffer[..bytes].copy_from_slice(&clean.pending[clean.from..clean.from + bytes]);
         buffer[bytes..write_bytes].fill(0);
         clean.from += bytes;
-        if clean.from == clean.pending.len() {
-            clean.pending.clear();
+        // Less than what was taken in at once is moved to the front; else what is written would stay in
+        // memory, since the rest is rarely nothing.
+        if clean.left() < WRITE_BYTES {
+            clean.pending.drain(..clean.from);
             // What one large batch took is given back.
             clean.pending.shrink_to(2 * WRITE_BYTES);
             clean.from = 0;

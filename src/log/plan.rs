@@ -189,7 +189,7 @@ impl Lane {
         } else {
             match self.find_batch(request.log, Target::Offset(request.upto)) {
                 Walk::Found(batch) => batch.place,
-                Walk::End => partition.end(),
+                Walk::End => self.partition(request.log).end(),
                 waits => {
                     let target = Target::Offset(request.upto);
                     return self.plan_later(request, Some(start), target, waits, read);

@@ -90,14 +90,30 @@ pub(super) enum Check {
     /// Batch by batch. The plan has `left` in the segment; `batch_bytes` when the first batch is known to
     /// be as large.
     Batches {
+        sink: Sink,
         left: u64,
         batch_bytes: Option<u64>,
         /// The offset that the first batch begins with, where that is known.
         after: Option<Offset>,
     },
-    /// Not again: exactly `bytes`, which may begin and end within batches. They end in front of `next`, where
-    /// that is known.
+    /// Not, or not again: exactly `bytes`, which may begin and end within batches. They end in front of
+    /// `next`, where that is known.
     Known { next: Option<Offset> },
+}
+
+/// What a window turned out to be.
+enum Checked {
+    /// So many bytes may be handed out; `next`: the offset behind them, where that is known.
+    Ready {
+        bytes: u64,
+        next: Option<Offset>,
+    },
+    /// So many are to be read instead, and checked so.
+    Again {
+        bytes: u64,
+        check: Check,
+    },
+    Damaged,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -172,6 +188,11 @@ impl Reads {
 
 impl Lane {
     pub(super) fn read_later(&mut self, read: u64, log: LogId, segment: u64, purpose: Purpose) {
+        let cached = match &purpose {
+            Purpose::Plan { at, .. } => self.verified_run(log, *at).is_some(),
+            Purpose::Window { check: Check::Known { .. }, .. } => true,
+            _ => false,
+        };
         let partition = self.partitions.get_mut(log).expect("looked up before");
         partition.leased_mut(segment).expect("what is read exists").leases += 1;
         self.reads.waiting.push_back(Read {
@@ -179,7 +200,7 @@ impl Lane {
             log,
             segment,
             pinned: false,
-            cached: false,
+            cached,
             index_file: None,
             purpose,
             buffer: None,
@@ -222,10 +243,7 @@ impl Lane {
         };
         let window_bytes = bytes_max.clamp(1, WINDOW_BYTES - BLOCK_BYTES) as u64;
         let segment = partition.leased(place.segment).expect("a leased segment stays");
-        let cached = sink == Sink::Socket
-            && place.position < partition.settled_end(segment)
-            && !self.options.verify_always;
-        if let Some(run) = segment.verified.filter(|run| cached && run.contains(place.position)) {
+        if let Some(run) = self.verified_run(plan.log, place).filter(|_| sink == Sink::Socket) {
             let left = left.min(run.to - place.position);
             let bytes = left.min(PIECE_BYTES_MAX);
             if let Some(file) = self.cached_files.shared(place.segment) {
@@ -239,7 +257,7 @@ impl Lane {
             }
             let bytes = left.min(window_bytes);
             let check = Check::Known { next: run.offset_at(place.position + bytes) };
-            self.read_window(plan, Purpose::Window { at: place, bytes, check }, cached, read);
+            self.read_later(read, plan.log, place.segment, Purpose::Window { at: place, bytes, check });
             return Resolved::Pending;
         }
         let bytes = left.min(window_bytes);
@@ -248,15 +266,16 @@ impl Lane {
         // The segment before may have lost its last records to compaction.
         let begins = place.position == 0;
         let after = if begins { segment.dense.then_some(segment.base_offset) } else { plan.next };
-        let check = Check::Batches { left: range.bytes, batch_bytes, after };
-        self.read_window(plan, Purpose::Window { at: place, bytes, check }, cached, read);
+        let check = Check::Batches { sink, left: range.bytes, batch_bytes, after };
+        self.read_later(read, plan.log, place.segment, Purpose::Window { at: place, bytes, check });
         Resolved::Pending
     }
 
-    fn read_window(&mut self, plan: &Plan, purpose: Purpose, cached: bool, read: u64) {
-        let segment = plan.ranges.front().expect("a window is of a range").segment;
-        self.read_later(read, plan.log, segment, purpose);
-        self.reads.waiting.back_mut().expect("just queued").cached = cached;
+    /// The run around `place` that was verified. It is read through the page cache: the first reader of a
+    /// range reads past it, since most are the only one, and what isn't in the cache costs more that way.
+    pub(super) fn verified_run(&self, log: LogId, place: Place) -> Option<VerifiedRun> {
+        let segment = self.partition(log).leased(place.segment).expect("the caller found or leased it");
+        segment.verified.filter(|run| run.contains(place.position) && !self.options.verify_always)
     }
 
     /// Takes the buffer of a window back. Windows wait while all buffers are out.
@@ -410,7 +429,8 @@ impl Lane {
             }
             Purpose::Reindex { .. } => self.reindex_step(ring, key, job, position, buffer, bytes),
             Purpose::Plan { request, start, target, at, mut after } => {
-                let scanned = self.scan(&job, target, at, &mut after, (position, &buffer[..bytes]));
+                let place = (job.log, job.segment);
+                let scanned = self.scan(place, target, at, &mut after, (position, &buffer[..bytes]));
                 job.buffer = Some(buffer);
                 match scanned {
                     Err(what) => self.read_fail(ring, job, ReadError::Damaged(what)),
@@ -423,7 +443,7 @@ impl Lane {
                     }
                     Ok(Walk::Disk(next)) if next.segment == job.segment => {
                         job.purpose = Purpose::Plan { request, start, target, at: next, after };
-                        let file = self.files.pinned(job.segment);
+                        let file = self.files_of(&job).pinned(job.segment);
                         self.read_transfer(ring, key, job, file)
                     }
                     // It goes on in another segment, or nowhere: from the beginning, with what is
@@ -442,21 +462,21 @@ impl Lane {
                 let skip = (at.position - position) as usize;
                 let data = buffer.get(skip..bytes).unwrap_or_default();
                 match self.check_window(&job, at, wanted, check, data) {
-                    Ok((ready, next)) => {
-                        let window = Ok(Window { buffer, range: skip..skip + ready as usize, next });
+                    Checked::Ready { bytes, next } => {
+                        let window = Ok(Window { buffer, range: skip..skip + bytes as usize, next });
                         let read = job.read;
                         // The buffer leaves with the event: it stays counted as out.
                         self.events.push(LaneEvent::Window { read, window });
                         self.read_end(ring, job);
                         None
                     }
-                    Err(Some(larger)) => {
+                    Checked::Again { bytes, check } => {
                         job.buffer = Some(buffer);
-                        job.purpose = Purpose::Window { at, bytes: wanted, check: larger };
+                        job.purpose = Purpose::Window { at, bytes, check };
                         let file = self.files_of(&job).pinned(job.segment);
                         self.read_transfer(ring, key, job, file)
                     }
-                    Err(None) => {
+                    Checked::Damaged => {
                         job.buffer = Some(buffer);
                         let path = self.read_path(&job, "log");
                         let what =
@@ -468,20 +488,14 @@ impl Lane {
         }
     }
 
-    /// How much of `data`, which was read from `at` on, may be handed out, and the offset behind it. An error
-    /// with a check to be made of more bytes, or without: damage.
-    fn check_window(
-        &mut self,
-        job: &Read,
-        at: Place,
-        wanted: u64,
-        check: Check,
-        data: &[u8],
-    ) -> Result<(u64, Option<Offset>), Option<Check>> {
-        let (left, batch_bytes, after) = match check {
-            Check::Known { next } if data.len() as u64 >= wanted => return Ok((wanted, next)),
-            Check::Known { .. } => return Err(None),
-            Check::Batches { left, batch_bytes, after } => (left, batch_bytes, after),
+    /// Judges `data`, which was read from `at` on.
+    fn check_window(&mut self, job: &Read, at: Place, wanted: u64, check: Check, data: &[u8]) -> Checked {
+        let (sink, left, batch_bytes, after) = match check {
+            Check::Known { next } if data.len() as u64 >= wanted => {
+                return Checked::Ready { bytes: wanted, next };
+            }
+            Check::Known { .. } => return Checked::Damaged,
+            Check::Batches { sink, left, batch_bytes, after } => (sink, left, batch_bytes, after),
         };
         let partition = self.partitions.get_mut(job.log).expect("a leased segment stays");
         let segment = partition.leased(job.segment).expect("a leased segment stays");
@@ -494,30 +508,42 @@ impl Lane {
         match verified(data, wanted, batch_bytes.is_some(), accepts) {
             Verified::Bytes(ready) => {
                 let (to, next) = (at.position + ready, next.expect("a batch at least was looked at"));
+                self.reads.hints.remember_boundary(job.log, next, Place::new(at.segment, to));
                 if to <= partition.settled_end(segment) {
                     let run = VerifiedRun { from: at.position, to, next };
                     partition.leased_mut(job.segment).expect("just seen").note_verified(run);
                 }
-                Ok((ready.min(left), Some(next)))
+                Checked::Ready { bytes: ready.min(left), next: Some(next) }
+            }
+            // The plan ends within the batch. Clients throw such a piece away and ask for the batch again:
+            // it isn't worth reading all of it.
+            Verified::Larger(batch_bytes)
+                if sink == Sink::Socket && (left + 1..=segment.bytes).contains(&batch_bytes) =>
+            {
+                match data.len() as u64 >= left {
+                    true => Checked::Ready { bytes: left, next: None },
+                    false => Checked::Again { bytes: left, check: Check::Known { next: None } },
+                }
             }
             Verified::Larger(batch_bytes) if batch_bytes <= segment.bytes => {
-                Err(Some(Check::Batches { left, batch_bytes: Some(batch_bytes), after }))
+                let batch_bytes = Some(batch_bytes);
+                Checked::Again { bytes: wanted, check: Check::Batches { sink, left, batch_bytes, after } }
             }
-            Verified::Larger(_) | Verified::Damaged => Err(None),
+            Verified::Larger(_) | Verified::Damaged => Checked::Damaged,
         }
     }
 
     /// Looks at the headers in `data`, which was read from `position` on, beginning at `at`.
-    fn scan(
+    pub(super) fn scan(
         &self,
-        job: &Read,
+        (log, segment): (LogId, u64),
         target: Target,
         at: Place,
         after: &mut Option<Offset>,
         (position, data): (u64, &[u8]),
     ) -> Result<Walk, String> {
-        let partition = self.partition(job.log);
-        let segment = partition.leased(job.segment).expect("a leased segment stays");
+        let partition = self.partition(log);
+        let segment = partition.leased(segment).expect("the caller found or leased it");
         let damaged = |at: Place| {
             let path = segment.log_path(&partition.dir);
             format!("no batch begins at {} of {}", at.position, path.display())

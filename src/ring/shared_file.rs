@@ -1,7 +1,7 @@
 //! Shared file: a handle of an open file that outlives its place in the ring's table, and a run of it.
 //!
 //! Owns:     the descriptor, with the ring that opened it. Another shard may send from it.
-//! Never:    reads into memory of ours.
+//! Never:    waits for the disk, but in `send_file`.
 
 use std::sync::Arc;
 
@@ -24,6 +24,17 @@ pub struct FilePiece {
     pub file: SharedFile,
     pub position: u64,
     pub bytes: usize,
+}
+
+impl SharedFile {
+    /// Copies bytes from `position` on as far as the page cache has them at once; returns how many. The
+    /// simulated cache never has any.
+    pub fn peek(&self, position: u64, out: &mut [u8]) -> usize {
+        match &self.0 {
+            SharedFileKind::Kernel(file) => file.peek(position, out),
+            SharedFileKind::Sim(_) => 0,
+        }
+    }
 }
 
 impl FilePiece {

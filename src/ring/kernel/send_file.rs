@@ -35,13 +35,16 @@ impl CachedDescriptor {
     }
 
     fn has_byte(&self, position: u64) -> bool {
-        let mut byte = 0_u8;
-        let memory = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        // SAFETY: one byte of this frame's memory, which outlives the call, is given away for the call.
+        self.peek(position, &mut [0]) == 1
+    }
+
+    pub fn peek(&self, position: u64, out: &mut [u8]) -> usize {
+        let memory = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
+        // SAFETY: the memory is borrowed for as long as the call takes.
         let read = unsafe {
             libc::preadv2(self.0.as_raw_fd(), &raw const memory, 1, position as i64, libc::RWF_NOWAIT)
         };
-        read == 1
+        usize::try_from(read).unwrap_or(0)
     }
 }
 
