@@ -229,6 +229,20 @@ impl PartitionLog {
         next.filter(|_| self.is_final_end(place)).map_or(place, |next| Place::new(next.id, 0))
     }
 
+    /// No byte of the log lies between these places.
+    pub(super) fn leads_to(&self, from: Place, to: Place) -> bool {
+        let mut at = from;
+        // An empty segment ends where it begins.
+        while at != to {
+            let next = self.normal(at);
+            if next == at {
+                return false;
+            }
+            at = next;
+        }
+        true
+    }
+
     /// Ends the log at `place`, which is `offset`; segment `next` goes on there. Nothing behind `place`
     /// is flushed.
     pub(super) fn truncate_suffix(&mut self, place: Place, offset: Offset, next: u64) {

@@ -324,9 +324,7 @@ impl Redo {
         self.cut(log, from);
         let partition = self.partitions.get_mut(log).expect("looked up before");
         let have = partition.tail.end().unwrap_or(flushed);
-        let follows = from == have
-            || (from.position == 0 && partition.is_final_end(have) && from.segment > have.segment);
-        if !follows {
+        if !partition.leads_to(have, from) {
             self.stick(log, format!("bytes at {from:?} don't follow {have:?}"));
             self.stuck.get_mut(&log).expect("just put in").by_orphan = true;
             return self.append(entry, log, place, incarnation);
