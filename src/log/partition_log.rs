@@ -250,9 +250,10 @@ impl PartitionLog {
             self.segments.pop_back();
         }
         let wall_ms = self.active().wall_ms;
+        let is_whole = self.active().sealed && self.active().bytes == place.position;
         if place.position == 0 {
             self.segments.pop_back();
-        } else {
+        } else if !is_whole {
             self.active_mut().truncate_suffix(place.position, offset);
         }
         self.segments.push_back(Segment::new(next, offset, wall_ms, self.settings.segment_bytes_max));

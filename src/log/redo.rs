@@ -211,6 +211,14 @@ impl Redo {
             // More is missing than was then.
             return Ok(());
         }
+        let is_behind = |segment: &Segment| segment.sealed && Place::new(segment.id, segment.bytes) > place;
+        let partition = self.partition(log);
+        if partition.segments.iter().any(is_behind) {
+            // The row is of an image that no entry called durable then.
+            let what =
+                format!("entry {} ends partition {} at {place:?}, in a sealed segment", entry.item, log.0);
+            return Err(Contradiction(what));
+        }
         self.stuck.remove(&log);
         let end = (place, Offset(payload.log_end.get()));
         self.truncate(log, end, next, Damage::from_disk(payload.lost_end.get()).lost_end);
@@ -221,6 +229,12 @@ impl Redo {
     fn truncate(&mut self, log: LogId, end: (Place, Offset), next: u64, lost_end: Option<Offset>) {
         self.cut(log, end.0);
         let partition = self.partition(log);
+        if partition.ends.batch_flushed.0 > end.0 {
+            // More was known to be flushed than when the end was set.
+            partition.ends.batch_flushed = end;
+            partition.image = None;
+            partition.head = None;
+        }
         let known_end = (partition.log_end > end.1).then_some(partition.log_end);
         partition.truncate_suffix(end.0, end.1, next);
         partition.damage = Some(Damage { lost_end: lost_end.max(known_end) });
