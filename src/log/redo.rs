@@ -206,6 +206,8 @@ impl Redo {
         if self.is_reflected(log, entry.item) {
             return Ok(());
         }
+        // A drop that stands in front of it was out of that recovery's sight.
+        self.partition(log).dropping = None;
         let (reached, _) = self.scans[&log];
         if self.stuck.contains_key(&log) && reached < place {
             // More is missing than was then.
