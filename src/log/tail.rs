@@ -125,8 +125,8 @@ struct Block {
     /// Position of `memory[0]` in the segment.
     start: u64,
     len: usize,
-    /// Position and base offset of the first batch that begins in the block; of the one that fills
-    /// it wholly where none does.
+    /// Position and base offset of the first batch that begins in the block; where none does, of the one
+    /// that fills it or of one in front of that. Of the oldest blocks it may not be known.
     batch_first: Option<(u64, Offset)>,
     /// Where the last batch that has bytes in the block ends: once the segment's file holds
     /// everything up to here, the block may go.
@@ -243,12 +243,21 @@ impl Tail {
                     block.len = (place.position - block.start) as usize;
                     block.batch_end = block.batch_end.min(place.position);
                     block.batch_first = block.batch_first.filter(|(at, _)| *at < place.position);
+                    self.mark_last();
                 }
                 break;
             }
             let block = self.blocks.pop_back().expect("just seen");
             pool.put(block.memory);
         }
+    }
+
+    /// What begins in the last block was cut: its bytes are of a batch that begins in the block before, or
+    /// further in front. A walk that wants it may as well start there.
+    fn mark_last(&mut self) {
+        let known = self.blocks.iter().rev().nth(1).map(|before| (before.segment, before.batch_first));
+        let Some(last) = self.blocks.back_mut().filter(|last| last.batch_first.is_none()) else { return };
+        last.batch_first = known.filter(|(segment, _)| *segment == last.segment).and_then(|(_, first)| first);
     }
 
     /// Forgets the blocks that end before `place`.
