@@ -4,6 +4,7 @@ mod damage;
 mod harness;
 mod kernel;
 mod lane;
+mod lookup;
 mod lying_disk;
 mod mutations;
 mod power_cut;
