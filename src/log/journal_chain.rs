@@ -6,16 +6,19 @@
 use std::path::Path;
 
 use super::disk::{Disk, failed};
-use super::format::{EntryKind, VERSION};
+use super::format::{BLOCK_BYTES, EntryKind, VERSION};
 use super::image::{Counted, FoundImage};
 use super::mutation::{self, Mutation};
 use super::options::{LaneError, LogId};
 use super::prewrite;
 use super::redo::{Contradiction, Redo};
-use super::replay::{Chain, FirstGroup, FoundFile, Group, Walker, entries, item_end};
+use super::replay::{Chain, FirstGroup, FoundFile, GROUP_BYTES_MAX, Group, Walker, entries, item_end};
 use super::touched::{self, Touched};
 use super::verdict::{Found, Later, Verdict, judge};
 use crate::ring::{IoError, OpenMode};
+
+/// A second group begins before this.
+const FIRST_BYTES_MAX: u64 = GROUP_BYTES_MAX + 2 * BLOCK_BYTES as u64;
 
 /// Where replay ended.
 pub(super) struct ReplayEnd {
@@ -283,13 +286,12 @@ impl<'a, 'd, 'r> Walk<'a, 'd, 'r> {
         let mut nearest: Option<LaterGroup> = None;
         for file in self.files {
             let is_current = self.current.as_ref().is_some_and(|current| current.number == file.number);
-            // Of other files their first group tells; one that has neither that nor a stamp may have lost it.
+            // Of other files their first group tells, where it is there: a write of it that the disk dropped
+            // left the one of the file's last life or the stamp, and the next group stands behind its place.
             let begins_later = file.first.map_or(!file.ready, |first| first.number > number);
-            if !is_current && !begins_later {
-                continue;
-            }
+            let to = if is_current || begins_later { file.bytes } else { file.bytes.min(FIRST_BYTES_MAX) };
             let from = if is_current { self.end.position } else { 0 };
-            let found = self.walker.first_later(file, from, number);
+            let found = self.walker.first_later(file, from..to, number);
             let found = found.map_err(|error| failed("reading the journal in", self.dir, error))?;
             let Some((position, group)) = found else { continue };
             let nearer = |nearest: &LaterGroup| group.header.number.get() < nearest.group.header.number.get();

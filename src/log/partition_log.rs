@@ -241,6 +241,20 @@ impl PartitionLog {
         next.filter(|_| self.is_final_end(place)).map_or(place, |next| Place::new(next.id, 0))
     }
 
+    /// No byte of the log lies between these places.
+    pub(super) fn leads_to(&self, from: Place, to: Place) -> bool {
+        let mut at = from;
+        // An empty segment ends where it begins.
+        while at != to {
+            let next = self.normal(at);
+            if next == at {
+                return false;
+            }
+            at = next;
+        }
+        true
+    }
+
     /// Ends the log at `place`, which is `offset`; segment `next` goes on there. Nothing behind `place`
     /// is flushed.
     pub(super) fn truncate_suffix(&mut self, place: Place, offset: Offset, next: u64) {
@@ -248,9 +262,10 @@ impl PartitionLog {
             self.segments.pop_back();
         }
         let wall_ms = self.active().wall_ms;
+        let is_whole = self.active().sealed && self.active().bytes == place.position;
         if place.position == 0 {
             self.segments.pop_back();
-        } else {
+        } else if !is_whole {
             self.active_mut().truncate_suffix(place.position, offset);
         }
         self.segments.push_back(Segment::new(next, offset, wall_ms, self.settings.segment_bytes_max));
@@ -275,6 +290,8 @@ impl PartitionLog {
         self.log_end = header.last_offset().plus(1);
         let epoch = header.leader_epoch();
         if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            // One of which no record is left: Kafka forgets it here, too.
+            self.epochs.pop_if(|(_, first)| *first >= header.base_offset());
             self.epochs.push((epoch, header.base_offset()));
         }
         self.producers.note(header, seen_ms);
@@ -354,6 +371,88 @@ impl PartitionLog {
         self.epochs.drain(..below);
         if let Some((_, first)) = self.epochs.first_mut() {
             *first = (*first).max(start);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Batch;
+    use super::*;
+    use crate::base::ids::{PartitionId, TopicId};
+    use crate::base::random::Random;
+
+    /// First and one past the last offset of a batch, and its leader epoch.
+    type Plain = (i64, i64, i32);
+
+    fn partition() -> PartitionLog {
+        let id = TopicPartition { topic_id: TopicId([1; 16]), partition: PartitionId(0) };
+        let settings = PartitionSettings { segment_bytes_max: 1 << 20, segment_ms_max: u64::MAX };
+        let segments = VecDeque::from([Segment::new(1, Offset(0), 0, 1 << 20)]);
+        PartitionLog::new(id, LogId(1), 0, settings, PathBuf::new(), segments)
+    }
+
+    /// What a look at every batch answers.
+    fn plain_epoch_end(batches: &[Plain], start: i64, epoch: i32) -> Option<(i32, i64)> {
+        let (_, log_end, latest) = *batches.last()?;
+        if epoch > latest {
+            return None;
+        }
+        // What lies below the log start isn't known any more, but the epoch it lies in is.
+        let kept = || batches.iter().filter(|(_, end, _)| *end > start || *end == log_end);
+        let end =
+            kept().find(|(_, _, other)| *other > epoch).map_or(log_end, |(first, ..)| (*first).max(start));
+        let found = kept().map(|(_, _, other)| *other).filter(|other| *other <= epoch).max();
+        Some((found.unwrap_or(epoch), end))
+    }
+
+    #[test]
+    fn epochs_end_where_a_look_at_every_batch_says() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let mut partition = partition();
+            let (mut batches, mut places) = (Vec::<Plain>::new(), Vec::new());
+            let (mut start, mut epoch) = (0, 0);
+            for step in 0..60 {
+                let end = batches.last().map_or(0, |(_, end, _)| *end);
+                match random.below(10) {
+                    0..7 => {
+                        epoch += i32::from(random.chance(1, 4)) * (1 + random.below(3) as i32);
+                        let count = 1 + random.below(4) as i32;
+                        let batch = Batch { leader_epoch: epoch, ..Batch::new(end, count) };
+                        let bytes = batch.to_bytes();
+                        let header = BatchHeader::view(&bytes).expect("a whole batch");
+                        places.push(partition.end());
+                        partition.note(header, bytes.len() as u64, 0, 0);
+                        batches.push((end, end + i64::from(count), epoch));
+                    }
+                    7 => {
+                        let to = random.below(end as u64 + 3) as i64;
+                        partition.advance_log_start(Offset(to), step);
+                        start = start.max(to.min(end));
+                    }
+                    // A cut behind the log start, at a batch.
+                    _ => {
+                        let kept = batches.partition_point(|(first, ..)| *first <= start);
+                        let at = kept + random.below((batches.len() - kept) as u64 + 1) as usize;
+                        if let Some((first, ..)) = batches.get(at).copied() {
+                            partition.truncate_suffix(places[at], Offset(first), 100 + step);
+                            batches.truncate(at);
+                            places.truncate(at);
+                            epoch = batches.last().map_or(epoch, |(_, _, epoch)| *epoch);
+                        }
+                    }
+                }
+                assert_eq!(partition.log_start.0, start);
+                for asked in 0..epoch + 3 {
+                    let found = partition.epoch_end(LeaderEpoch(asked)).map(|(epoch, end)| (epoch.0, end.0));
+                    assert_eq!(found, plain_epoch_end(&batches, start, asked), "seed {seed}, epoch {asked}");
+                }
+                for (first, last, epoch) in batches.iter().filter(|(_, end, _)| *end > start) {
+                    let offset = (*first).max(start).min(*last);
+                    assert_eq!(partition.epoch_at(Offset(offset)), Some(LeaderEpoch(*epoch)));
+                }
+            }
         }
     }
 }

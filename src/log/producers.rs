@@ -200,6 +200,7 @@ const _: () = assert!(HEADER_BYTES == 61);
 mod tests {
     use super::super::testing::Batch;
     use super::*;
+    use crate::base::random::Random;
 
     fn table(batches: &[Batch]) -> ProducerTable {
         let mut table = ProducerTable::default();
@@ -222,6 +223,72 @@ mod tests {
         let mut again = ProducerTable::default();
         table.rows().for_each(|row| again.insert_row(&row));
         assert_eq!(again, table);
+    }
+
+    /// A batch, and whose it is.
+    type Plain = (i64, i16, ProducerBatch);
+
+    #[test]
+    fn it_holds_what_a_plain_list_of_batches_holds() {
+        for seed in 0..40 {
+            let mut random = Random::new(seed);
+            let (mut table, mut list) = (ProducerTable::default(), Vec::<Plain>::new());
+            let mut seen = BTreeMap::new();
+            let (mut offset, mut sequence) = (0, 0);
+            for _ in 0..400 {
+                match random.below(20) {
+                    0..16 => {
+                        let (id, epoch) = (random.below(6) as i64, i16::from(random.chance(1, 12)));
+                        let (count, wall_ms) = (1 + random.below(3) as i32, random.below(10_000) as i64);
+                        let batch = Batch::new(offset, count)
+                            .at_time(random.below(10_000) as i64)
+                            .produced_by(id, epoch, sequence);
+                        let bytes = batch.to_bytes();
+                        table.note(BatchHeader::view(&bytes).expect("a whole batch"), wall_ms);
+                        let last_offset = Offset(offset + i64::from(count) - 1);
+                        let stored = ProducerBatch {
+                            base_sequence: sequence,
+                            last_sequence: sequence + count - 1,
+                            base_offset: Offset(offset),
+                            last_offset,
+                            timestamp: batch.timestamp,
+                        };
+                        list.retain(|(other, known, _)| *other != id || *known == epoch);
+                        list.push((id, epoch, stored));
+                        if list.iter().filter(|(other, ..)| *other == id).count() > 5 {
+                            let oldest = list.iter().position(|(other, ..)| *other == id);
+                            list.remove(oldest.expect("there are six"));
+                        }
+                        seen.insert(id, batch.timestamp.max(wall_ms));
+                        offset += i64::from(count) + random.below(2) as i64;
+                        sequence += count;
+                    }
+                    16 => {
+                        let before = random.below(3_000) as i64;
+                        table.expire(before);
+                        list.retain(|(id, ..)| seen[id] >= before);
+                    }
+                    17 => {
+                        offset -= random.below(offset.min(8) as u64 + 1) as i64;
+                        table.truncate_suffix(Offset(offset));
+                        list.retain(|(_, _, batch)| batch.last_offset.0 < offset);
+                    }
+                    _ => {
+                        let rows: Vec<_> = table.rows().collect();
+                        table = ProducerTable::default();
+                        rows.iter().for_each(|row| table.insert_row(row));
+                    }
+                }
+                let of = |(id, producer): (ProducerId, &Producer)| {
+                    assert_eq!(producer.seen_ms, seen[&id.0]);
+                    producer.batches.iter().map(|batch| (id.0, producer.epoch.0, *batch)).collect::<Vec<_>>()
+                };
+                let found: Vec<Plain> = table.iter().flat_map(of).collect();
+                list.sort_by_key(|(id, ..)| *id);
+                assert_eq!(found, list, "seed {seed}");
+                assert!(table.iter().all(|(_, producer)| !producer.batches.is_empty()));
+            }
+        }
     }
 
     #[test]

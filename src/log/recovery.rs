@@ -66,14 +66,24 @@ impl Lane {
         }
         let newest = images.first().expect("a journal has an image");
         let files = find_files(&mut disk, &dir, &newest.header.log_id, OpenMode::Write)?;
-        let redone = redo_from(&mut disk, &dir, &options, newest, &files)?;
+        let redone = redo_from(&mut disk, &dir, &options, newest, &files);
         // An image whose flush failed reads back like any other. Where no entry calls it durable,
         // nothing was written over what the older one needs, and that one is taken.
-        let confirmed = redone.0.image_durable >= newest.header.generation.get()
-            || mutation::is(Mutation::TrustUnconfirmedImage);
-        let (image, (mut redo, end)) = match images.get(1).filter(|_| !confirmed) {
-            Some(older) => (older, redo_from(&mut disk, &dir, &options, older, &files)?),
-            None => (newest, redone),
+        let confirms = |redo: &Redo| {
+            redo.image_durable >= newest.header.generation.get()
+                || mutation::is(Mutation::TrustUnconfirmedImage)
+        };
+        let (image, (mut redo, end)) = match (redone, images.get(1)) {
+            (Ok(redone), Some(older)) if !confirms(&redone.0) => {
+                (older, redo_from(&mut disk, &dir, &options, older, &files)?)
+            }
+            // An earlier recovery went on from the older one, and found damage there.
+            (Err(LaneError::Damaged { what }), Some(older)) => {
+                let redone = redo_from(&mut disk, &dir, &options, older, &files).ok();
+                let redone = redone.filter(|(redo, _)| !confirms(redo));
+                (older, redone.ok_or(LaneError::Damaged { what })?)
+            }
+            (redone, _) => (newest, redone?),
         };
         let finished = redo.finish();
         report.clean = redo.clean;

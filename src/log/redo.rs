@@ -206,10 +206,20 @@ impl Redo {
         if self.is_reflected(log, entry.item) {
             return Ok(());
         }
+        // A drop that stands in front of it was out of that recovery's sight.
+        self.partition(log).dropping = None;
         let (reached, _) = self.scans[&log];
         if self.stuck.contains_key(&log) && reached < place {
             // More is missing than was then.
             return Ok(());
+        }
+        let is_behind = |segment: &Segment| segment.sealed && Place::new(segment.id, segment.bytes) > place;
+        let partition = self.partition(log);
+        if partition.segments.iter().any(is_behind) {
+            // The row is of an image that no entry called durable then.
+            let what =
+                format!("entry {} ends partition {} at {place:?}, in a sealed segment", entry.item, log.0);
+            return Err(Contradiction(what));
         }
         self.stuck.remove(&log);
         let end = (place, Offset(payload.log_end.get()));
@@ -221,6 +231,12 @@ impl Redo {
     fn truncate(&mut self, log: LogId, end: (Place, Offset), next: u64, lost_end: Option<Offset>) {
         self.cut(log, end.0);
         let partition = self.partition(log);
+        if partition.ends.batch_flushed.0 > end.0 {
+            // More was known to be flushed than when the end was set.
+            partition.ends.batch_flushed = end;
+            partition.image = None;
+            partition.head = None;
+        }
         let known_end = (partition.log_end > end.1).then_some(partition.log_end);
         partition.truncate_suffix(end.0, end.1, next);
         partition.damage = Some(Damage { lost_end: lost_end.max(known_end) });
@@ -324,9 +340,7 @@ impl Redo {
         self.cut(log, from);
         let partition = self.partitions.get_mut(log).expect("looked up before");
         let have = partition.tail.end().unwrap_or(flushed);
-        let follows = from == have
-            || (from.position == 0 && partition.is_final_end(have) && from.segment > have.segment);
-        if !follows {
+        if !partition.leads_to(have, from) {
             self.stick(log, format!("bytes at {from:?} don't follow {have:?}"));
             self.stuck.get_mut(&log).expect("just put in").by_orphan = true;
             return self.append(entry, log, place, incarnation);

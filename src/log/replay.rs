@@ -3,6 +3,8 @@
 //! Promises: gives back only groups that are intact and follow each other; reads, never writes.
 //! Used by recovery, dump and verify: the same rules for all three.
 
+use std::ops::Range;
+
 use zerocopy::FromBytes;
 
 use super::disk::Disk;
@@ -191,15 +193,15 @@ impl<'a, 'r> Walker<'a, 'r> {
         Ok(None)
     }
 
-    /// The first intact group with a number above `number`, from `position` of `found` on.
+    /// The first intact group of `found` with a number above `number` that begins within `range`.
     pub(super) fn first_later(
         &mut self,
         found: &FoundFile,
-        position: u64,
+        range: Range<u64>,
         number: u64,
     ) -> Result<Option<(u64, Group)>, IoError> {
-        let mut position = position;
-        while position < found.bytes {
+        let mut position = range.start;
+        while position < range.end {
             if let Ok(header) = self.header(found, position)?
                 && header.number.get() > number
             {

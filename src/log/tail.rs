@@ -125,8 +125,8 @@ struct Block {
     /// Position of `memory[0]` in the segment.
     start: u64,
     len: usize,
-    /// Position and base offset of the first batch that begins in the block; of the one that fills
-    /// it wholly where none does.
+    /// Position and base offset of the first batch that begins in the block; where none does, of the one
+    /// that fills it or of one in front of that. Of the oldest blocks it may not be known.
     batch_first: Option<(u64, Offset)>,
     /// Where the last batch that has bytes in the block ends: once the segment's file holds
     /// everything up to here, the block may go.
@@ -243,12 +243,21 @@ impl Tail {
                     block.len = (place.position - block.start) as usize;
                     block.batch_end = block.batch_end.min(place.position);
                     block.batch_first = block.batch_first.filter(|(at, _)| *at < place.position);
+                    self.mark_last();
                 }
                 break;
             }
             let block = self.blocks.pop_back().expect("just seen");
             pool.put(block.memory);
         }
+    }
+
+    /// What begins in the last block was cut: its bytes are of a batch that begins in the block before, or
+    /// further in front. A walk that wants it may as well start there.
+    fn mark_last(&mut self) {
+        let known = self.blocks.iter().rev().nth(1).map(|before| (before.segment, before.batch_first));
+        let Some(last) = self.blocks.back_mut().filter(|last| last.batch_first.is_none()) else { return };
+        last.batch_first = known.filter(|(segment, _)| *segment == last.segment).and_then(|(_, first)| first);
     }
 
     /// Forgets the blocks that end before `place`.
@@ -356,5 +365,167 @@ impl Tail {
         let mut bytes = [0; HEADER_BYTES];
         (self.copy(place, &mut bytes) == HEADER_BYTES)
             .then(|| *BatchHeader::view(&bytes).expect("as many bytes as a header"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::super::testing::Batch;
+    use super::*;
+    use crate::base::random::Random;
+
+    const LOG: LogId = LogId(1);
+
+    /// A batch as it was appended.
+    struct Plain {
+        place: Place,
+        base_offset: Offset,
+        bytes: Vec<u8>,
+    }
+
+    impl Plain {
+        fn end(&self) -> Place {
+            self.place.plus(self.bytes.len() as u64)
+        }
+    }
+
+    struct Model {
+        pool: TailPool,
+        tail: Tail,
+        batches: Vec<Plain>,
+        end: Place,
+        offset: i64,
+    }
+
+    impl Model {
+        fn append(&mut self, random: &mut Random) {
+            if random.chance(1, 10) && self.end.position > 0 {
+                self.end = Place::new(self.end.segment + 1 + random.below(2), 0);
+            }
+            let most = if random.chance(1, 8) { 9_000 } else { 900 };
+            let batch = Batch::new(self.offset, 1 + random.below(3) as i32);
+            let bytes = batch.sized(random.below(most) as usize).to_bytes();
+            while !self.pool.has_room(self.tail.room_wanted(self.end, bytes.len())) {
+                self.pop();
+            }
+            let (place, base_offset) = (self.end, Offset(self.offset));
+            if random.chance(1, 2) {
+                let (head, rest) = bytes.split_at(16);
+                self.tail.append(&mut self.pool, LOG, place, base_offset, head, rest);
+            } else {
+                // As recovery does: in pieces, and known to be a batch at the end.
+                let mut at = place;
+                for piece in bytes.chunks(1 + random.below(3_000) as usize) {
+                    self.tail.extend(&mut self.pool, LOG, at, piece, piece.len());
+                    at = at.plus(piece.len() as u64);
+                }
+                self.tail.mark_batch(place, base_offset, at.position);
+            }
+            self.end = place.plus(bytes.len() as u64);
+            self.offset += i64::from(batch.records_count);
+            self.batches.push(Plain { place, base_offset, bytes });
+        }
+
+        fn pop(&mut self) {
+            let (_, end) = self.tail.oldest().expect("a full pool has blocks");
+            self.tail.pop_oldest(&mut self.pool);
+            // Whoever pops was told what must be on disk: whole batches, up to there.
+            let start = self.tail.start();
+            let gone = |batch: &&Plain| start.is_none_or(|start| batch.place < start);
+            assert!(self.batches.iter().filter(gone).all(|batch| batch.end() <= end));
+        }
+
+        fn cut(&mut self, random: &mut Random) {
+            let kept = self.batches.len() - random.below(self.batches.len().min(12) as u64) as usize;
+            let cut: Vec<Plain> = self.batches.drain(kept..).collect();
+            let Some(first) = cut.first() else { return };
+            self.tail.cut(&mut self.pool, first.place);
+            (self.end, self.offset) = (first.place, first.base_offset.0);
+            if self.tail.end().is_none() {
+                // All that is known is on disk.
+                self.batches.clear();
+            }
+        }
+
+        /// Bytes of the model from `place` on, as many as follow in its segment.
+        fn bytes_from(&self, place: Place, count: usize) -> Vec<u8> {
+            let here = self.batches.iter().filter(|batch| batch.place.segment == place.segment);
+            let behind = here.filter(|batch| batch.end() > place).flat_map(|batch| {
+                let skip = place.position.saturating_sub(batch.place.position) as usize;
+                &batch.bytes[skip..]
+            });
+            behind.copied().take(count).collect()
+        }
+
+        fn check(&self, random: &mut Random) {
+            let Some(start) = self.tail.start() else { return };
+            assert_eq!(self.tail.end(), self.batches.last().map(Plain::end));
+            let resident = || self.batches.iter().filter(|batch| batch.place >= start);
+            let first = resident().next().map(|batch| (batch.place, batch.base_offset));
+            assert_eq!(self.tail.batch_first(), first);
+            for batch in resident() {
+                let header = self.tail.header(batch.place).expect("it is in memory");
+                assert_eq!(header.as_bytes(), &batch.bytes[..HEADER_BYTES]);
+            }
+            let picked = &self.batches[random.below(self.batches.len() as u64) as usize];
+            let place = picked.place.plus(random.below(picked.bytes.len() as u64));
+            let count = random.below(12_000) as usize;
+            let expected = if place < start { Vec::new() } else { self.bytes_from(place, count) };
+            let (mut copied, mut appended) = (vec![0; count], vec![7]);
+            let copied_count = self.tail.copy(place, &mut copied);
+            assert!(copied[..copied_count] == expected, "{place:?} in {start:?}");
+            assert_eq!(self.tail.copy_to(place, count, &mut appended), expected.len());
+            assert!(appended[1..] == expected);
+            // A walk from there meets the batch that has the offset, wherever that is in memory.
+            let wanted = Offset(random.below(self.offset as u64 + 2) as i64);
+            match self.tail.batch_before(wanted) {
+                Some(found) => {
+                    assert!(found.1 <= wanted, "{found:?} lies behind {wanted:?}");
+                    assert!(resident().any(|batch| (batch.place, batch.base_offset) == found));
+                }
+                None => assert!(first.is_none_or(|(_, offset)| offset > wanted), "{wanted:?} of {first:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn it_holds_what_a_plain_list_of_batches_holds() {
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let mut model = Model {
+                pool: TailPool::new(64 << 10),
+                tail: Tail::default(),
+                batches: Vec::new(),
+                end: Place::new(1, random.below(5_000)),
+                offset: random.below(100) as i64,
+            };
+            for _ in 0..300 {
+                match random.below(20) {
+                    0..12 => model.append(&mut random),
+                    12 if model.tail.oldest().is_some() => model.pop(),
+                    13..16 if !model.batches.is_empty() => model.cut(&mut random),
+                    16 if !model.batches.is_empty() => {
+                        let index = random.below(model.batches.len() as u64) as usize;
+                        let place = model.batches[index].place;
+                        let before = model.tail.start();
+                        model.tail.drop_before(&mut model.pool, place);
+                        let after = model.tail.start();
+                        let kept = model.batches[index..]
+                            .iter()
+                            .filter(|batch| before.is_some_and(|at| at <= batch.place));
+                        assert!(
+                            kept.map(|batch| batch.place).all(|place| after.is_some_and(|at| at <= place))
+                        );
+                    }
+                    _ => {}
+                }
+                assert!(model.pool.used_bytes() <= model.pool.limit_bytes());
+                model.check(&mut random);
+            }
+            model.tail.clear(&mut model.pool);
+            assert_eq!(model.pool.used_bytes(), 0, "seed {seed}");
+        }
     }
 }

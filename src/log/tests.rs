@@ -4,6 +4,8 @@ mod damage;
 mod harness;
 mod kernel;
 mod lane;
+mod lookup;
+mod lying_disk;
 mod mutations;
 mod power_cut;
 mod seeds;

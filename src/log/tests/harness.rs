@@ -44,6 +44,8 @@ pub struct Stored {
     pub base_offset: i64,
     pub end_offset: i64,
     pub bytes: Vec<u8>,
+    /// Of its entry; 0 once a recovery found it.
+    pub sequence: Sequence,
     /// What a cleaning supersedes it by.
     pub key: u64,
     /// A cleaning took it away: which one, and from which sequence on for good.
@@ -215,7 +217,8 @@ impl Harness {
         let patched = Batch { base_offset, leader_epoch: self.epoch, ..batch }.to_bytes();
         let end_offset = base_offset + i64::from(count);
         let key = random.below(4);
-        partition.batches.push(Stored { base_offset, end_offset, bytes: patched, key, gone: None });
+        let stored = Stored { base_offset, end_offset, bytes: patched, sequence, key, gone: None };
+        partition.batches.push(stored);
         Ok(sequence)
     }
 
@@ -537,6 +540,11 @@ impl Harness {
         self.lane.release(plan);
     }
 
+    /// Nothing has told yet whether a cleaning took it away: what could tell is damaged.
+    fn is_open(&self, batch: &Stored) -> bool {
+        self.expects_damage && batch.gone.is_some_and(|(_, sequence)| sequence == Sequence(u64::MAX))
+    }
+
     /// Reads a partition from `from` to its end in pieces, and compares.
     pub fn check_bytes(&mut self, index: usize, from: i64, bytes_max: u64) {
         let (mut from, end) = (from, self.partitions[index].end());
@@ -549,7 +557,7 @@ impl Harness {
             let left: Vec<(Stored, bool)> = before.batches[first..]
                 .iter()
                 .zip(after)
-                .filter(|(batch, _)| batch.gone.is_none())
+                .filter(|(batch, _)| batch.gone.is_none() || self.is_open(batch))
                 .map(|(batch, after)| (batch.clone(), after.gone.is_some()))
                 .collect();
             let is_left = left.iter().any(|(_, optional)| !optional);
@@ -560,8 +568,9 @@ impl Harness {
             };
             let planned = plan.bytes();
             let base_offset = plan.base_offset.0;
-            let Some(bytes) = self.read(&mut plan, 8 << 10) else { return };
+            let bytes = self.read(&mut plan, 8 << 10);
             self.lane.release(plan);
+            let Some(bytes) = bytes else { return };
             assert_eq!(bytes.len() as u64, planned);
             let mut rest = &bytes[..];
             let mut is_first = true;
@@ -592,6 +601,15 @@ impl Harness {
 
     // ---- After a crash -----------------------------------------------------------------------
 
+    /// No more is expected to be durable than what came before `proven`.
+    pub fn expect_no_more_than(&mut self, proven: Sequence) {
+        self.durable = self.durable.min(proven);
+        for model in &mut self.partitions {
+            let kept = model.batches.iter().rev().find(|batch| batch.sequence <= proven);
+            model.acked_end = model.acked_end.min(kept.map_or(0, |batch| batch.end_offset));
+        }
+    }
+
     /// Accepts the loss of damaged partitions, and expects no more of them than they have.
     pub fn accept_losses(&mut self) -> usize {
         let mut count = 0;
@@ -613,6 +631,10 @@ impl Harness {
             model.log_start_acked = 0;
             model.log_start_sequence = Sequence(durable_before.0 + 1);
             model.dropped = None;
+            // And those that ended a cleaning.
+            for (_, sequence) in model.batches.iter_mut().filter_map(|batch| batch.gone.as_mut()) {
+                *sequence = Sequence(u64::MAX);
+            }
         }
         count
     }
@@ -650,7 +672,8 @@ impl Harness {
                 model.log_start_acked = model.log_start_wanted.min(end);
             }
             assert!(start >= model.log_start_acked, "{}: the log start moved back", model.id);
-            assert!(start <= model.log_start_wanted.min(end));
+            // The entry that moved it may have been out of sight before.
+            assert!(model.lost || start <= model.log_start_wanted.min(end));
             model.log_start_wanted = start;
             model.log_start_acked = start;
             if !model.lost {
@@ -663,6 +686,7 @@ impl Harness {
         for model in &mut self.partitions {
             model.created = Sequence(0);
             model.log_start_sequence = Sequence(0);
+            model.batches.iter_mut().for_each(|batch| batch.sequence = Sequence(0));
         }
         self.durable = self.lane.durable();
         // Of a partition that is gone with it.
@@ -670,6 +694,7 @@ impl Harness {
         self.clean = self.clean.take().filter(alive);
         for index in 0..self.partitions.len() {
             self.settle_cleans(index, durable_before);
+            self.cut &= !self.expects_damage;
             let start = self.partitions[index].log_start_wanted;
             self.check_bytes(index, start, 64 << 10);
             self.cut &= !self.expects_damage;

@@ -40,7 +40,7 @@ const MUTATIONS: [(Mutation, Instrument); 29] = [
     (Mutation::SealWithoutDirFlush, Survives("an index that is missing is made again from its segment")),
     (Mutation::UnlinkBeforeDurable, PowerCuts(400)),
     (Mutation::DropBeforeDurable, PowerCuts(400)),
-    (Mutation::ImageBeforeEntries, PowerCuts(400)),
+    (Mutation::ImageBeforeEntries, PowerCuts(4_000)),
     (Mutation::OverwriteNewestImage, PowerCuts(400)),
     (Mutation::TrustUnconfirmedImage, Rare(100_000)),
     (Mutation::ForgetProducers, PowerCuts(400)),

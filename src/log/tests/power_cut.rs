@@ -15,7 +15,7 @@ use crate::ring::sim::Faults;
 const CRASHES: u64 = 3;
 const PARTITIONS_MAX: usize = 6;
 
-fn options_of(random: &mut Random, control: Control) -> LaneOptions {
+pub(super) fn options_of(random: &mut Random, control: Control) -> LaneOptions {
     let mut options = small_options();
     options.journal_bytes = [256 << 10, 320 << 10, 512 << 10][random.below(3) as usize];
     options.tail_pool_bytes = [64 << 10, 128 << 10][random.below(2) as usize];
@@ -97,7 +97,7 @@ fn add(sum: &mut LaneStats, stats: &LaneStats) {
     sum.cleans_count += stats.cleans_count;
 }
 
-fn step(harness: &mut Harness, random: &mut Random, names: &mut u8, batch_bytes_max: u64) {
+pub(super) fn step(harness: &mut Harness, random: &mut Random, names: &mut u8, batch_bytes_max: u64) {
     if random.chance(1, 4) {
         harness.clean_some();
     }
@@ -199,7 +199,7 @@ fn move_log_start(harness: &mut Harness, random: &mut Random) {
 }
 
 /// The process or the power ends.
-fn end(harness: &mut Harness, random: &mut Random) {
+pub(super) fn end(harness: &mut Harness, random: &mut Random) {
     let fenced = harness.cut || harness.lane.fenced().is_some();
     match random.below(10) {
         0 if !fenced => {

@@ -243,6 +243,12 @@ impl Disk {
         }
     }
 
+    /// The path of a file; empty where it has none any more.
+    pub(super) fn path_of(&self, inode: Inode) -> String {
+        let is_it = |path: &String| self.find(Path::new(path)).is_ok_and(|found| found == inode);
+        self.files().into_iter().find(is_it).unwrap_or_default()
+    }
+
     /// Everything below a directory, and the directory; nothing where it is absent.
     pub(super) fn inodes_below(&self, dir: &Path) -> BTreeSet<Inode> {
         let mut below = BTreeSet::new();

@@ -34,6 +34,26 @@ pub struct Faults {
     pub network_max_ns: u64,
 }
 
+/// Something that the disk did wrong and called done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lie {
+    pub kind: LieKind,
+    pub path: String,
+    /// What the operation was for.
+    pub position: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LieKind {
+    /// A write that was dropped.
+    Lost,
+    /// A write that went to this position instead.
+    Misdirected { to: u64 },
+    /// A read that gave this byte of the file back with a flipped bit.
+    Flipped { at: u64 },
+}
+
 impl Default for Faults {
     fn default() -> Self {
         Self {

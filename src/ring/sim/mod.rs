@@ -28,7 +28,7 @@ use super::{Completion, FileId, IoError, OpenMode, Sleep, SocketId, Token};
 use crate::base::ids::MonotonicNs;
 use crate::base::random::Random;
 use disk::{Disk, Inode};
-pub use faults::Faults;
+pub use faults::{Faults, Lie, LieKind};
 use network::{EndId, Network, NetworkEvent, Owner};
 pub use ring::{SimInode, SimRing, SimWaker};
 use storage::DiskOperation;
@@ -73,6 +73,8 @@ struct Machine {
     held: Vec<Event>,
     /// Kills and power cuts.
     ends_count: u64,
+    /// What the disk did wrong without saying so.
+    lies: Vec<Lie>,
 }
 
 /// A directory on a disk that hangs, with everything in it.
@@ -130,6 +132,7 @@ impl World {
             frozen: None,
             held: Vec::new(),
             ends_count: 0,
+            lies: Vec::new(),
         })))
     }
 
@@ -209,6 +212,11 @@ impl World {
     pub fn used_bytes(&self) -> u64 {
         let machine = self.machine();
         machine.disk.used_bytes(&machine.open_inodes())
+    }
+
+    /// What the disk did wrong since the world began and called done, oldest first.
+    pub fn lies(&self) -> Vec<Lie> {
+        self.machine().lies.clone()
     }
 
     /// File operations submitted since the world began.

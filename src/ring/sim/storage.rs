@@ -8,7 +8,7 @@ use std::sync::Weak;
 
 use super::disk::{Inode, Mark};
 use super::image::PAGE_BYTES;
-use super::{Event, Frozen, Machine, OpenFile, RingIndex};
+use super::{Event, Frozen, Lie, LieKind, Machine, OpenFile, RingIndex};
 use crate::ring::{Completion, IoBuffer, IoError, OpenMode, Token, WriteMode};
 
 pub(super) enum DiskOperation {
@@ -174,6 +174,8 @@ impl Machine {
         if transferred_bytes > 0 && self.hits(self.faults.read_flip_ppm) {
             let index = self.random.below(transferred_bytes as u64) as usize;
             data[index] ^= 1 << self.random.below(8);
+            let at = position + index as u64;
+            self.lie(LieKind::Flipped { at }, inode, position, transferred_bytes);
         }
         if transferred_bytes < data.len() { Err(IoError::Short { transferred_bytes }) } else { Ok(()) }
     }
@@ -195,11 +197,15 @@ impl Machine {
             return Err(error);
         }
         if self.hits(faults.lost_write_ppm) {
+            self.lie(LieKind::Lost, inode, position, data.len());
             return Ok(());
         }
         if self.hits(faults.misdirected_write_ppm) {
             let blocks_count = 1 + position / PAGE_BYTES as u64;
             let elsewhere = self.random.below(blocks_count) * PAGE_BYTES as u64;
+            if elsewhere != position {
+                self.lie(LieKind::Misdirected { to: elsewhere }, inode, position, data.len());
+            }
             self.disk.write(inode, elsewhere, data, durable);
             return Ok(());
         }
@@ -213,6 +219,11 @@ impl Machine {
         }
         self.disk.write(inode, position, data, durable);
         Ok(())
+    }
+
+    fn lie(&mut self, kind: LieKind, inode: Inode, position: u64, bytes: usize) {
+        let path = self.disk.path_of(inode);
+        self.lies.push(Lie { kind, path, position, bytes: bytes as u64 });
     }
 
     /// A write that failed: what is where it went is undefined.

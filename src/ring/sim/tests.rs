@@ -434,6 +434,29 @@ fn every_fault_shows_itself() {
 }
 
 #[test]
+fn the_world_remembers_what_the_disk_lied_about() {
+    let world = World::new(1);
+    let mut process = Process::start(&world);
+    let file = process.durable_file(4, 1);
+    let certain = 1_000_000;
+    for faults in [
+        Faults { lost_write_ppm: certain, ..Faults::default() },
+        Faults { misdirected_write_ppm: certain, ..Faults::default() },
+    ] {
+        world.set_faults(faults);
+        for _ in 0..20 {
+            process.write(file, BLOCK as u64, 1, 2, WriteMode::Durable).unwrap();
+        }
+    }
+    let lies = world.lies();
+    assert!(lies.iter().all(|lie| lie.path == PATH && lie.position == BLOCK as u64));
+    let lost = lies.iter().filter(|lie| lie.kind == LieKind::Lost).count();
+    // One that came back to its own block is no lie.
+    let misdirected = lies.iter().filter(|lie| lie.kind == LieKind::Misdirected { to: 0 }).count();
+    assert!(lost == 20 && (1..20).contains(&misdirected) && lies.len() == lost + misdirected, "{lies:?}");
+}
+
+#[test]
 fn corruption_at_rest_outlives_a_cut() {
     let seen = after_cuts(
         |world, process| {
