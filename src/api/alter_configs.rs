@@ -1,7 +1,7 @@
 //! AlterConfigs. Key 33, versions 0 to 2.
 //!
-//! Behaviour: replaces all settings of a topic by those given: what isn't named falls back to its
-//!            default. Deprecated in Kafka in favour of IncrementalAlterConfigs.
+//! Behaviour: replaces all settings of a topic, of this broker or of the cluster by those given: what
+//!            isn't named falls back to its default. Deprecated in Kafka in favour of IncrementalAlterConfigs.
 //! Versions:  v2 flexible.
 //! Deviations: as IncrementalAlterConfigs.
 //! Sources:   message schemas AlterConfigsRequest, AlterConfigsResponse; KIP-133.

@@ -1,15 +1,17 @@
 //! Config changes: what IncrementalAlterConfigs and AlterConfigs share.
 //!
-//! Only topics have settings that change; every setting of a broker needs a restart, which is what
-//! Kafka answers for such ones.
+//! Topics and brokers have settings that change: a broker's under its number, those of every broker of the
+//! cluster under no name. Unlike Kafka, which keeps names that it doesn't know for plugins, there are none
+//! here: such a name is refused, and so is one of Kafka's that has no effect here.
 
 use std::collections::BTreeMap;
 
 use super::Context;
-use super::describe_configs::BrokerSetting;
+use super::describe_configs::FixedSetting;
 use super::error_map;
+use crate::catalog::broker_config;
 use crate::catalog::decide::{Refusal, SettingsChange};
-use crate::control::command::{AlteredTopic, ControlCommand, ControlOutcome};
+use crate::control::command::{AlteredResource, ConfigResource, ControlCommand, ControlOutcome};
 use crate::protocol::cold::{KafkaString, text};
 use crate::protocol::error_code::ErrorCode;
 
@@ -41,61 +43,72 @@ pub struct AskedChange {
 pub fn ask(
     resources: Vec<Resource>,
     validate_only: bool,
-    broker: &[BrokerSetting],
+    fixed: &[FixedSetting],
     context: &Context<'_>,
 ) -> (Vec<AskedChange>, ControlCommand) {
     let mut asked: Vec<AskedChange> = Vec::new();
-    let mut topics = Vec::new();
+    let mut altered = Vec::new();
     let mut counts: BTreeMap<(i8, String), u32> = BTreeMap::new();
     for resource in &resources {
         *counts.entry((resource.kind, resource.name.clone())).or_default() += 1;
     }
-    for resource in resources {
-        let is_once = counts[&(resource.kind, resource.name.clone())] == 1;
-        let refused = refusal(&resource, is_once, broker, context);
-        asked.push(AskedChange { kind: resource.kind, name: resource.name.clone(), refused });
-        if asked.last().is_some_and(|asked| asked.refused.is_none()) {
-            topics.push(AlteredTopic { name: resource.name, change: resource.change });
-        }
+    for Resource { kind, name, keys, change } in resources {
+        let is_once = counts[&(kind, name.clone())] == 1;
+        let target = check_once(is_once, keys)
+            .and_then(|()| target(kind, &name, context))
+            .and_then(|target| check_known(&target, &change, fixed).map(|()| target));
+        let refused = match target {
+            Ok(resource) => {
+                altered.push(AlteredResource { resource, change });
+                None
+            }
+            Err(refused) => Some(refused),
+        };
+        asked.push(AskedChange { kind, name, refused });
     }
-    (asked, ControlCommand::AlterTopics { topics, validate_only })
+    (asked, ControlCommand::AlterConfigs { resources: altered, validate_only })
 }
 
-fn refusal(
-    resource: &Resource,
-    is_once: bool,
-    broker: &[BrokerSetting],
-    context: &Context<'_>,
-) -> Option<Refused> {
-    let invalid = |why: String| Some((ErrorCode::InvalidRequest, Some(why)));
+fn invalid(why: String) -> Refused {
+    (ErrorCode::InvalidRequest, Some(why))
+}
+
+fn check_once(is_once: bool, mut keys: Vec<String>) -> Result<(), Refused> {
     if !is_once {
-        return invalid("Each resource must appear at most once.".into());
+        return Err(invalid("Each resource must appear at most once.".into()));
     }
-    let mut keys: Vec<&String> = resource.keys.iter().collect();
     keys.sort_unstable();
-    if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        return invalid(format!("Error due to duplicate config keys: {}", twice[0]));
+    match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(twice) => Err(invalid(format!("Error due to duplicate config keys: {}", twice[0]))),
+        None => Ok(()),
     }
-    match resource.kind {
-        TOPIC => None,
-        BROKER if !resource.name.is_empty() && resource.name != context.node().0.to_string() => {
-            let node = context.node().0;
-            invalid(format!("Unexpected broker id, expected {node}, but received {}", resource.name))
-        }
-        BROKER => {
-            let unknown = keys.iter().find(|key| broker.iter().all(|setting| setting.name != key.as_str()));
-            match unknown {
-                Some(key) => {
-                    Some((ErrorCode::InvalidConfig, Some(format!("Unknown broker config name: {key}"))))
-                }
-                None if keys.is_empty() => None,
-                None => {
-                    let names: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
-                    invalid(format!("Cannot update these configs dynamically: Set({})", names.join(", ")))
-                }
-            }
-        }
-        kind => invalid(format!("Unexpected resource type {kind}")),
+}
+
+fn target(kind: i8, name: &str, context: &Context<'_>) -> Result<ConfigResource, Refused> {
+    let node = context.node();
+    match kind {
+        TOPIC => Ok(ConfigResource::Topic(name.to_owned())),
+        BROKER if name.is_empty() => Ok(ConfigResource::Broker(None)),
+        BROKER if name == node.0.to_string() => Ok(ConfigResource::Broker(Some(node))),
+        BROKER => Err(invalid(format!("Unexpected broker id, expected {}, but received {name}", node.0))),
+        kind => Err(invalid(format!("Unexpected resource type {kind}"))),
+    }
+}
+
+/// A setting of a topic is looked at where it is decided about; of those of a broker only some change.
+fn check_known(
+    target: &ConfigResource,
+    change: &SettingsChange,
+    fixed: &[FixedSetting],
+) -> Result<(), Refused> {
+    if let ConfigResource::Topic(_) = target {
+        return Ok(());
+    }
+    let is_known =
+        |name: &str| broker_config::find(name).is_some() || fixed.iter().any(|setting| setting.name == name);
+    match change.names_given().into_iter().find(|name| !is_known(name)) {
+        Some(name) => Err((ErrorCode::InvalidConfig, Some(format!("Unknown broker config name: {name}")))),
+        None => Ok(()),
     }
 }
 

@@ -84,7 +84,7 @@ fn result(
             result.num_partitions = created.partitions_count;
             result.replication_factor = created.replication_factor;
             let settings: BTreeMap<String, String> = new_topic(topic).settings;
-            result.configs = Some(describe_configs::of_created_topic(&settings, &context.catalog.defaults));
+            result.configs = Some(describe_configs::of_created_topic(&settings, &context.catalog.broker));
         }
         Err(refusal) => {
             let (code, message) = error_map::of_refusal(&refusal);

@@ -1,16 +1,18 @@
 //! DescribeConfigs. Key 32, versions 1 to 4.
 //!
 //! Behaviour: the settings in force of topics (type 2) and this broker (type 4), with where each
-//!            value comes from, what else would apply, and what it means.
+//!            value comes from, what else would apply, and what it means. A broker without name: what
+//!            the whole cluster was given while it ran.
 //! Versions:  v1 synonyms; v3 types and documentation (KIP-569).
-//! Deviations: broker loggers (type 8), client metrics (16) and groups (32) are answered empty.
+//! Deviations: a value given in hours or minutes is shown under its name in milliseconds; broker loggers (type 8), client metrics (16) and groups (32) are answered empty.
 //! Sources:   message schemas DescribeConfigsRequest, DescribeConfigsResponse; KIP-226.
 
 use std::collections::BTreeMap;
 
 use super::Context;
+use crate::catalog::broker_config::{self, BrokerSettings, Layer};
 use crate::catalog::{Topic, topic_name};
-use crate::partition::topic_config::{ACCEPTED_WITHOUT_EFFECT, SETTINGS, Setting, SettingType, TopicConfig};
+use crate::partition::topic_config::{ACCEPTED_WITHOUT_EFFECT, SETTINGS, Setting, SettingType};
 use crate::protocol::cold::create_topics_response::CreatableTopicConfigs;
 use crate::protocol::cold::describe_configs_request::{DescribeConfigsRequestData, DescribeConfigsResource};
 use crate::protocol::cold::describe_configs_response::{
@@ -25,21 +27,29 @@ const ANSWERED_EMPTY: [i8; 3] = [8, 16, 32];
 
 /// Kafka's `ConfigSource`.
 const SOURCE_TOPIC: i8 = 1;
-const SOURCE_STATIC_BROKER: i8 = 4;
 const SOURCE_DEFAULT: i8 = 5;
 
-/// A setting of this broker with its value in force, for tools.
+fn source_of(layer: Layer) -> i8 {
+    match layer {
+        Layer::Node => 2,
+        Layer::Cluster => 3,
+        Layer::Start => 4,
+    }
+}
+
+/// A setting of this broker that needs a restart.
 #[derive(Clone, Debug)]
-pub struct BrokerSetting {
+pub struct FixedSetting {
     pub name: &'static str,
-    pub value: String,
-    pub is_default: bool,
+    /// At the start, if it was.
+    pub given: Option<String>,
+    pub default: &'static str,
     pub documentation: &'static str,
 }
 
 pub fn respond(
     request: &DescribeConfigsRequestData,
-    broker: &[BrokerSetting],
+    fixed: &[FixedSetting],
     context: &Context<'_>,
 ) -> DescribeConfigsResponseData {
     let results = request.resources.iter().map(|resource| {
@@ -48,7 +58,7 @@ pub fn respond(
             resource_name: resource.resource_name.clone(),
             ..Default::default()
         };
-        match describe(resource, broker, context) {
+        match describe(resource, fixed, context) {
             Ok(configs) => {
                 let wanted = |config: &DescribeConfigsResourceResult| match &resource.configuration_keys {
                     Some(keys) if !keys.is_empty() => keys.contains(&config.name),
@@ -76,7 +86,7 @@ pub fn respond(
 
 fn describe(
     resource: &DescribeConfigsResource,
-    broker: &[BrokerSetting],
+    fixed: &[FixedSetting],
     context: &Context<'_>,
 ) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
     let name = resource.resource_name.as_str();
@@ -88,19 +98,24 @@ fn describe(
                 .catalog
                 .topic(name)
                 .ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, String::new()))?;
-            Ok(of_topic(topic, &context.catalog.defaults))
+            Ok(of_topic(topic, &context.catalog.broker))
+        }
+        BROKER if name.is_empty() => {
+            let given = context.catalog.broker.given(Layer::Cluster);
+            let given = broker_config::settings()
+                .filter_map(|setting| Some((setting, given.get(setting.broker_name)?)));
+            Ok(given.map(|(setting, value)| of_cluster(setting, value)).collect())
+        }
+        BROKER if name == context.node().0.to_string() => {
+            let changing =
+                broker_config::settings().map(|setting| of_broker(setting, &context.catalog.broker));
+            Ok(fixed.iter().map(of_fixed).chain(changing).collect())
         }
         BROKER => {
-            let is_this = name.is_empty() || name == context.node().0.to_string();
-            if is_this {
-                Ok(broker.iter().map(of_broker).collect())
-            } else {
-                let message = format!(
-                    "Unexpected broker id, expected {} or empty string, but received {name}",
-                    context.node().0
-                );
-                Err((ErrorCode::InvalidRequest, message))
-            }
+            let node = context.node().0;
+            let message =
+                format!("Unexpected broker id, expected {node} or empty string, but received {name}");
+            Err((ErrorCode::InvalidRequest, message))
         }
         kind if ANSWERED_EMPTY.contains(&kind) => Ok(Vec::new()),
         kind => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {kind}"))),
@@ -110,15 +125,11 @@ fn describe(
 /// Name, value and source of every setting of a topic with `settings` of its own.
 fn in_force<'a>(
     settings: &'a BTreeMap<String, String>,
-    defaults: &'a TopicConfig,
+    broker: &'a BrokerSettings,
 ) -> impl Iterator<Item = (&'static str, String, i8, Option<&'static Setting>)> + 'a {
     let known = SETTINGS.iter().map(move |setting| match settings.get(setting.name) {
         Some(value) => (setting.name, value.clone(), SOURCE_TOPIC, Some(setting)),
-        None => {
-            let value = defaults.value_of(setting.name);
-            let source = if value == setting.default { SOURCE_DEFAULT } else { SOURCE_STATIC_BROKER };
-            (setting.name, value, source, Some(setting))
-        }
+        None => (setting.name, broker.config().value_of(setting), source(setting, broker), Some(setting)),
     });
     let without_effect =
         ACCEPTED_WITHOUT_EFFECT.iter().map(move |(name, default)| match settings.get(*name) {
@@ -128,28 +139,27 @@ fn in_force<'a>(
     known.chain(without_effect)
 }
 
-fn of_topic(topic: &Topic, defaults: &TopicConfig) -> Vec<DescribeConfigsResourceResult> {
-    in_force(&topic.settings, defaults)
+/// Where the broker's value in force comes from.
+fn source(setting: &Setting, broker: &BrokerSettings) -> i8 {
+    broker.values(setting.broker_name).next().map_or(SOURCE_DEFAULT, |(layer, _)| source_of(layer))
+}
+
+fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym { name: text(name), value: Some(text(value)), source, ..Default::default() }
+}
+
+/// The values that a broker has for a setting, the one in force first.
+fn synonyms(setting: &Setting, broker: &BrokerSettings) -> Vec<DescribeConfigsSynonym> {
+    let name = setting.broker_name;
+    let given = broker.values(name).map(|(layer, value)| synonym(name, value, source_of(layer)));
+    given.chain([synonym(name, setting.default, SOURCE_DEFAULT)]).collect()
+}
+
+fn of_topic(topic: &Topic, broker: &BrokerSettings) -> Vec<DescribeConfigsResourceResult> {
+    in_force(&topic.settings, broker)
         .map(|(name, value, source, setting)| {
-            let mut synonyms = Vec::new();
-            let mut synonym = |name: &str, value: &str, source: i8| {
-                synonyms.push(DescribeConfigsSynonym {
-                    name: text(name),
-                    value: Some(text(value)),
-                    source,
-                    ..Default::default()
-                });
-            };
-            if source == SOURCE_TOPIC {
-                synonym(name, &value, SOURCE_TOPIC);
-            }
-            if let Some(setting) = setting {
-                let of_broker = defaults.value_of(name);
-                if of_broker != setting.default {
-                    synonym(setting.broker_name, &of_broker, SOURCE_STATIC_BROKER);
-                }
-                synonym(setting.broker_name, setting.default, SOURCE_DEFAULT);
-            }
+            let own = (source == SOURCE_TOPIC).then(|| synonym(name, &value, SOURCE_TOPIC));
+            let of_broker = setting.map(|setting| synonyms(setting, broker));
             let documentation = setting.map_or(
                 "Known to Apache Kafka; stored and shown, without effect in this version.",
                 |setting| setting.documentation,
@@ -158,7 +168,7 @@ fn of_topic(topic: &Topic, defaults: &TopicConfig) -> Vec<DescribeConfigsResourc
                 name: text(name),
                 value: Some(text(&value)),
                 config_source: source,
-                synonyms,
+                synonyms: own.into_iter().chain(of_broker.into_iter().flatten()).collect(),
                 config_type: setting.map_or(0, |setting| config_type(setting.kind)),
                 documentation: Some(text(documentation)),
                 ..Default::default()
@@ -170,9 +180,9 @@ fn of_topic(topic: &Topic, defaults: &TopicConfig) -> Vec<DescribeConfigsResourc
 /// The settings in force as CreateTopics tells them.
 pub fn of_created_topic(
     settings: &BTreeMap<String, String>,
-    defaults: &TopicConfig,
+    broker: &BrokerSettings,
 ) -> Vec<CreatableTopicConfigs> {
-    in_force(settings, defaults)
+    in_force(settings, broker)
         .map(|(name, value, source, _)| CreatableTopicConfigs {
             name: text(name),
             value: Some(text(&value)),
@@ -182,19 +192,42 @@ pub fn of_created_topic(
         .collect()
 }
 
-fn of_broker(setting: &BrokerSetting) -> DescribeConfigsResourceResult {
-    let source = if setting.is_default { SOURCE_DEFAULT } else { SOURCE_STATIC_BROKER };
+fn of_broker(setting: &Setting, broker: &BrokerSettings) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult {
+        name: text(setting.broker_name),
+        value: Some(text(&broker.config().value_of(setting))),
+        config_source: source(setting, broker),
+        synonyms: synonyms(setting, broker),
+        config_type: config_type(setting.kind),
+        documentation: Some(text(setting.documentation)),
+        ..Default::default()
+    }
+}
+
+/// What the whole cluster was given, without what a node has over it or below.
+fn of_cluster(setting: &Setting, value: &str) -> DescribeConfigsResourceResult {
+    let source = source_of(Layer::Cluster);
+    DescribeConfigsResourceResult {
+        name: text(setting.broker_name),
+        value: Some(text(value)),
+        config_source: source,
+        synonyms: vec![synonym(setting.broker_name, value, source)],
+        config_type: config_type(setting.kind),
+        documentation: Some(text(setting.documentation)),
+        ..Default::default()
+    }
+}
+
+fn of_fixed(setting: &FixedSetting) -> DescribeConfigsResourceResult {
+    let default = synonym(setting.name, setting.default, SOURCE_DEFAULT);
+    let given = setting.given.as_ref().map(|value| synonym(setting.name, value, source_of(Layer::Start)));
+    let synonyms: Vec<_> = given.into_iter().chain([default]).collect();
     DescribeConfigsResourceResult {
         name: text(setting.name),
-        value: Some(text(&setting.value)),
+        value: synonyms[0].value.clone(),
         read_only: true,
-        config_source: source,
-        synonyms: vec![DescribeConfigsSynonym {
-            name: text(setting.name),
-            value: Some(text(&setting.value)),
-            source,
-            ..Default::default()
-        }],
+        config_source: synonyms[0].source,
+        synonyms,
         config_type: config_type(SettingType::Text),
         documentation: Some(text(setting.documentation)),
         ..Default::default()

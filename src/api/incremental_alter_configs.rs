@@ -1,11 +1,14 @@
 //! IncrementalAlterConfigs. Key 44, versions 0 to 1.
 //!
-//! Behaviour: sets, removes, appends to or subtracts from single settings of topics; each topic is
-//!            decided for itself.
+//! Behaviour: sets, removes, appends to or subtracts from single settings of topics, of this broker, or of
+//!            every broker of the cluster (a broker without name); each is decided for itself.
 //! Versions:  v1 flexible.
-//! Deviations: settings of brokers can't be changed while they run (code 42, as for Kafka's read-only
-//!            ones); broker loggers, client metrics and groups are refused with 42.
-//! Sources:   message schemas IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse; KIP-339.
+//! Deviations: settings of brokers that Kafka changes and Corelane doesn't have are refused (40), as are
+//!            unknown ones, which Kafka stores; `listeners` needs a restart (42); bounds are those of the
+//!            configuration file, so retention has no values below -1; a list that is appended to begins
+//!            with the value in force, not with the one built in; broker loggers, client metrics and
+//!            groups are refused with 42.
+//! Sources:   message schemas IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse; KIP-339; KIP-226.
 
 use super::config_changes::{AskedChange, Resource, settle};
 use crate::catalog::decide::{SettingOp, SettingsChange};

@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use super::describe_configs::BrokerSetting;
+use super::describe_configs::FixedSetting;
 use super::*;
 use crate::base::ids::{DirectoryId, LaneId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
 use crate::catalog::MetadataRecord;
+use crate::catalog::broker_config::{self, BrokerConfig, BrokerSettings};
 use crate::catalog::decide::{CreationDefaults, NewTopic, Refusal};
-use crate::control::command::{ControlOutcome, TopicOutcome, TopicRef};
+use crate::control::command::{ConfigResource, ControlCommand, ControlOutcome, TopicOutcome, TopicRef};
 use crate::coordinator::GroupRequest;
 use crate::partition::read::ListedOffset;
-use crate::partition::topic_config::TopicConfig;
 use crate::protocol::api_key::ApiKey;
 use crate::protocol::cold::{self, Message, text, uuid};
 use crate::protocol::error_code::ErrorCode;
@@ -22,7 +22,7 @@ const UNKNOWN: TopicId = TopicId([8; 16]);
 const DIRECTORY: DirectoryId = DirectoryId([1; 16]);
 
 fn catalog() -> Catalog {
-    let mut catalog = Catalog::new(NodeId(1), TopicConfig::default());
+    let mut catalog = Catalog::new(NodeId(1), BrokerSettings::default());
     catalog.apply(&MetadataRecord::ClusterCreated { cluster_id: "cluster".into() });
     catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 1, lanes_count: 1 });
     catalog.apply(&MetadataRecord::DirectoryOpened {
@@ -257,6 +257,7 @@ fn offsets_and_configs_fit_every_version() {
             resource(2, "absent"),
             resource(4, "1"),
             resource(4, "9"),
+            resource(4, ""),
             resource(77, ""),
         ];
         let request = DescribeConfigsRequestData {
@@ -265,10 +266,123 @@ fn offsets_and_configs_fit_every_version() {
             include_documentation: version >= 3,
             ..Default::default()
         };
-        let broker =
-            [BrokerSetting { name: "node.id", value: "1".into(), is_default: true, documentation: "d" }];
-        describe_configs::respond(&request, &broker, context)
+        let fixed =
+            [FixedSetting { name: "node.id", given: Some("1".into()), default: "1", documentation: "d" }];
+        describe_configs::respond(&request, &fixed, context)
     });
+}
+
+/// Value and source of a setting, with what else it was given.
+type Described = (String, i8, bool, Vec<(String, String, i8)>);
+
+fn described(catalog: &Catalog, resource_type: i8, resource: &str) -> BTreeMap<String, Described> {
+    use cold::describe_configs_request::{DescribeConfigsRequestData, DescribeConfigsResource};
+    let endpoint = Endpoint { host: "host".into(), port: 9092 };
+    let context =
+        Context { catalog, endpoint: &endpoint, auto_create_topics: true, offsets_partitions_count: 50 };
+    let resource =
+        DescribeConfigsResource { resource_type, resource_name: text(resource), ..Default::default() };
+    let request = DescribeConfigsRequestData {
+        resources: vec![resource],
+        include_synonyms: true,
+        ..Default::default()
+    };
+    let said =
+        |value: &Option<cold::KafkaString>| value.as_ref().map_or(String::new(), |value| value.to_string());
+    let configs = describe_configs::respond(&request, FIXED, &context).results.remove(0).configs;
+    let configs = configs.into_iter().map(|config| {
+        let synonyms = config.synonyms.iter();
+        let synonyms = synonyms.map(|found| (found.name.to_string(), said(&found.value), found.source));
+        let found = (said(&config.value), config.config_source, config.read_only, synonyms.collect());
+        (config.name.to_string(), found)
+    });
+    configs.collect()
+}
+
+const FIXED: &[FixedSetting] =
+    &[FixedSetting { name: "num.partitions", given: None, default: "1", documentation: "" }];
+
+fn described_as(value: &str, source: i8, synonyms: &[(&str, &str, i8)]) -> Described {
+    let own = |(name, value, source): &(&str, &str, i8)| (name.to_string(), value.to_string(), *source);
+    (value.to_string(), source, false, synonyms.iter().map(own).collect())
+}
+
+#[test]
+fn every_value_says_where_it_comes_from() {
+    let mut start = BrokerConfig::default();
+    let segment_bytes = broker_config::find("log.segment.bytes").expect("known");
+    start.set(segment_bytes, "2000000").expect("valid");
+    let given = BTreeMap::from([("log.segment.bytes".to_string(), "2000000".to_string())]);
+    let mut catalog = Catalog::new(NodeId(1), BrokerSettings::new(start, given));
+    let settings = BTreeMap::from([("retention.ms".to_string(), "5".to_string())]);
+    catalog.apply(&MetadataRecord::TopicCreated { name: "topic".into(), topic_id: TOPIC, settings });
+    for (node, value) in [(Some(NodeId(1)), "9"), (None, "7")] {
+        let settings = [("log.retention.ms", value), ("log.roll.ms", "3600000")];
+        let settings = settings.iter().filter(|(name, _)| node.is_none() || *name == "log.retention.ms");
+        let settings = settings.map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        catalog.apply(&MetadataRecord::BrokerSettingsChanged { node, settings });
+    }
+    const BUILT_IN: (&str, &str, i8) = ("log.retention.ms", "604800000", 5);
+    let of_broker = [("log.retention.ms", "9", 2), ("log.retention.ms", "7", 3), BUILT_IN];
+    let broker = described(&catalog, 4, "1");
+    assert_eq!(broker["log.retention.ms"], described_as("9", 2, &of_broker));
+    let (_, source, read_only, synonyms) = &broker["num.partitions"];
+    assert_eq!((*source, *read_only, synonyms.len()), (5, true, 1));
+    assert_eq!(broker["max.connections"], described_as("10000", 5, &[("max.connections", "10000", 5)]));
+    let started = [("log.segment.bytes", "2000000", 4), ("log.segment.bytes", "1073741824", 5)];
+    assert_eq!(broker["log.segment.bytes"], described_as("2000000", 4, &started));
+
+    let topic = described(&catalog, 2, "topic");
+    let own = [&[("retention.ms", "5", 1)], &of_broker[..]].concat();
+    assert_eq!(topic["retention.ms"], described_as("5", 1, &own));
+    let inherited = [("log.roll.ms", "3600000", 3), ("log.roll.ms", "604800000", 5)];
+    assert_eq!(topic["segment.ms"], described_as("3600000", 3, &inherited));
+    assert_eq!(topic["segment.bytes"], described_as("2000000", 4, &started));
+
+    let cluster = described(&catalog, 4, "");
+    assert_eq!(cluster.len(), 2);
+    assert_eq!(cluster["log.retention.ms"], described_as("7", 3, &[("log.retention.ms", "7", 3)]));
+}
+
+#[test]
+fn of_the_settings_of_brokers_those_that_change_are_asked_for() {
+    use cold::alter_configs_request::{AlterConfigsRequestData, AlterConfigsResource, AlterableConfig};
+    let catalog = catalog();
+    let endpoint = Endpoint { host: "host".into(), port: 9092 };
+    let context = Context {
+        catalog: &catalog,
+        endpoint: &endpoint,
+        auto_create_topics: true,
+        offsets_partitions_count: 50,
+    };
+    let resource = |resource_type: i8, resource: &str, name: &str| {
+        let config = AlterableConfig { name: text(name), value: Some(text("5")), ..Default::default() };
+        AlterConfigsResource {
+            resource_type,
+            resource_name: text(resource),
+            configs: vec![config],
+            ..Default::default()
+        }
+    };
+    let request = AlterConfigsRequestData {
+        resources: vec![
+            resource(4, "1", "no.such.setting"),
+            resource(4, "", "max.connections"),
+            resource(4, "9", "max.connections"),
+            resource(2, "topic", "retention.ms"),
+            resource(77, "", "max.connections"),
+        ],
+        validate_only: true,
+        ..Default::default()
+    };
+    let (asked, command) = config_changes::ask(alter_configs::resources(&request), true, FIXED, &context);
+    let ControlCommand::AlterConfigs { resources, validate_only: true } = command else { panic!() };
+    let targets: Vec<_> = resources.into_iter().map(|altered| altered.resource).collect();
+    assert_eq!(targets, [ConfigResource::Broker(None), ConfigResource::Topic("topic".into())]);
+    let outcome = ControlOutcome::Topics(vec![Ok(TopicOutcome::default()), Err(Refusal::UnknownTopic)]);
+    let responses = alter_configs::respond(asked, outcome).responses;
+    let codes: Vec<i16> = responses.iter().map(|response| response.error_code).collect();
+    assert_eq!(codes, [40, 0, 42, 3, 42]);
 }
 
 #[test]

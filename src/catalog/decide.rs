@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::broker_config::{self, Layer};
 use super::image::Catalog;
 use super::record::{MetadataRecord, Replica};
 use super::topic_name::{self, NameError};
 use crate::base::ids::{LeaderEpoch, NodeId, PartitionId, TopicId};
-use crate::partition::topic_config::{SettingError, TopicConfig};
+use crate::partition::topic_config::{self, SettingError, SettingType, TopicConfig};
 
 /// Partitions of one topic: a bound on what one request can make the broker hold.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
@@ -60,7 +61,7 @@ pub enum SettingOp {
     Invalid(String),
 }
 
-/// What becomes of a topic's own settings.
+/// What becomes of the settings that a topic, a broker or the cluster has of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsChange {
     /// Exactly these are left.
@@ -68,8 +69,66 @@ pub enum SettingsChange {
     Each(Vec<(String, SettingOp)>),
 }
 
-/// The settings that are lists.
-const LISTS: [&str; 1] = ["cleanup.policy"];
+impl SettingsChange {
+    /// Names that are given a value, or added to or taken from a list.
+    pub fn names_given(&self) -> Vec<&str> {
+        match self {
+            Self::All(settings) => settings.keys().map(String::as_str).collect(),
+            Self::Each(ops) => {
+                let given = ops.iter().filter(|(_, op)| *op != SettingOp::Delete);
+                given.map(|(name, _)| name.as_str()).collect()
+            }
+        }
+    }
+
+    /// What `current` becomes. `lists` has the settings that are lists with the values in force, which
+    /// those begin with that aren't in `current`; `no_list` words what is wrong with any other.
+    fn applied(
+        &self,
+        current: &BTreeMap<String, String>,
+        lists: &BTreeMap<&str, String>,
+        no_list: impl Fn(&str, &str) -> String,
+    ) -> Result<BTreeMap<String, String>, Refusal> {
+        let ops = match self {
+            Self::All(settings) => return Ok(settings.clone()),
+            Self::Each(ops) => ops,
+        };
+        let mut settings = current.clone();
+        for (name, op) in ops {
+            let list = |what: &str| {
+                let in_force = lists
+                    .get(name.as_str())
+                    .ok_or_else(|| Refusal::Setting(SettingError(no_list(what, name))))?;
+                let items = current.get(name).unwrap_or(in_force).split(',').map(str::trim);
+                Ok::<_, Refusal>(items.filter(|item| !item.is_empty()).collect::<Vec<_>>())
+            };
+            match op {
+                SettingOp::Invalid(why) => return Err(Refusal::Request(why.clone())),
+                SettingOp::Set(value) => {
+                    settings.insert(name.clone(), value.clone());
+                }
+                SettingOp::Delete => {
+                    settings.remove(name);
+                }
+                SettingOp::Append(value) => {
+                    let mut items = list("append")?;
+                    for added in value.split(',').map(str::trim) {
+                        if !items.contains(&added) {
+                            items.push(added);
+                        }
+                    }
+                    settings.insert(name.clone(), items.join(","));
+                }
+                SettingOp::Subtract(value) => {
+                    let mut items = list("subtract")?;
+                    items.retain(|item| value.split(',').all(|gone| gone.trim() != *item));
+                    settings.insert(name.clone(), items.join(","));
+                }
+            }
+        }
+        Ok(settings)
+    }
+}
 
 /// What a topic turned out to be when it was created.
 #[derive(Clone, Debug)]
@@ -164,60 +223,48 @@ impl Catalog {
     ) -> Result<Option<MetadataRecord>, Refusal> {
         topic_name::validate(name).map_err(Refusal::Name)?;
         let topic = self.topic(name).ok_or(Refusal::UnknownTopic)?;
-        let settings = match change {
-            SettingsChange::All(settings) => settings.clone(),
-            SettingsChange::Each(ops) => {
-                let mut settings = topic.settings.clone();
-                for (name, op) in ops {
-                    self.change_setting(&mut settings, name, op)?;
-                }
-                settings
-            }
-        };
+        let lists = topic_config::SETTINGS.iter().filter(|setting| setting.kind == SettingType::List);
+        let lists = lists.map(|setting| (setting.name, self.defaults().value_of(setting.name))).collect();
+        let settings = change.applied(&topic.settings, &lists, |what, name| {
+            format!("Can't {} to key {name} because its type is not LIST.", what.to_ascii_uppercase())
+        })?;
         TopicConfig::check(&settings).map_err(Refusal::Setting)?;
         let changed = settings != topic.settings;
         Ok(changed.then_some(MetadataRecord::TopicSettingsChanged { topic_id: topic.id, settings }))
     }
 
-    fn change_setting(
+    /// The record that changes the settings of this node, or of the whole cluster where there is none; no
+    /// record where they stay as they are.
+    pub fn alter_broker(
         &self,
-        settings: &mut BTreeMap<String, String>,
-        name: &str,
-        op: &SettingOp,
-    ) -> Result<(), Refusal> {
-        let list = |settings: &BTreeMap<String, String>, what: &str| {
-            if !LISTS.contains(&name) {
-                let why = format!("Can't {what} to key {name} because its type is not LIST.");
-                return Err(Refusal::Setting(SettingError(why)));
-            }
-            let value = settings.get(name).cloned().unwrap_or_else(|| self.defaults.value_of(name));
-            let items = value.split(',').map(|item| item.trim().to_owned());
-            Ok(items.filter(|item| !item.is_empty()).collect::<Vec<_>>())
-        };
-        match op {
-            SettingOp::Invalid(why) => return Err(Refusal::Request(why.clone())),
-            SettingOp::Set(value) => {
-                settings.insert(name.to_owned(), value.clone());
-            }
-            SettingOp::Delete => {
-                settings.remove(name);
-            }
-            SettingOp::Append(value) => {
-                let mut items = list(settings, "append")?;
-                for added in value.split(',').map(str::trim) {
-                    if !items.iter().any(|item| item == added) {
-                        items.push(added.to_owned());
-                    }
-                }
-                settings.insert(name.to_owned(), items.join(","));
-            }
-            SettingOp::Subtract(value) => {
-                let mut items = list(settings, "subtract")?;
-                items.retain(|item| value.split(',').all(|gone| gone.trim() != item));
-                settings.insert(name.to_owned(), items.join(","));
-            }
+        node: Option<NodeId>,
+        change: &SettingsChange,
+    ) -> Result<Option<MetadataRecord>, Refusal> {
+        assert!(node.is_none_or(|node| node == self.node), "other nodes' settings aren't known here");
+        let layer = if node.is_some() { Layer::Node } else { Layer::Cluster };
+        let (current, in_force) = (self.broker.given(layer), self.broker.config_of(layer));
+        let lists = broker_config::settings().filter(|setting| setting.kind == SettingType::List);
+        let lists = lists.map(|setting| (setting.broker_name, in_force.value_of(setting))).collect();
+        let settings = change.applied(current, &lists, |what, name| {
+            format!("Config value {what} is not allowed for config key: {name}")
+        })?;
+        // What a newer version left here can be taken away, and is in nobody's way.
+        let changed = settings.iter().filter(|(name, value)| current.get(*name) != Some(value));
+        let (known, fixed): (Vec<_>, Vec<_>) =
+            changed.partition(|(name, _)| broker_config::find(name).is_some());
+        if !fixed.is_empty() {
+            let names: Vec<&str> = fixed.iter().map(|(name, _)| name.as_str()).collect();
+            let why = format!("Cannot update these configs dynamically: [{}]", names.join(", "));
+            return Err(Refusal::Request(why));
         }
-        Ok(())
+        let mut config = in_force;
+        for (name, value) in known {
+            let setting = broker_config::find(name).expect("partitioned by it");
+            // Kafka calls this an invalid request, and only with topics an invalid config.
+            config.set(setting, value).map_err(|error| Refusal::Request(error.0))?;
+        }
+        let is_change = settings != *current;
+        Ok(is_change.then_some(MetadataRecord::BrokerSettingsChanged { node, settings }))
     }
 
     pub fn delete_topic(&self, topic_id: TopicId) -> Result<MetadataRecord, Refusal> {
@@ -321,9 +368,10 @@ impl Catalog {
 mod tests {
     use super::*;
     use crate::base::ids::{DirectoryId, LaneId};
+    use crate::catalog::broker_config::BrokerSettings;
 
     fn catalog(lanes_count: u16) -> Catalog {
-        let mut catalog = Catalog::new(NodeId(1), TopicConfig::default());
+        let mut catalog = Catalog::new(NodeId(1), BrokerSettings::default());
         catalog.apply(&MetadataRecord::ClusterCreated { cluster_id: "c".into() });
         catalog.apply(&MetadataRecord::NodeStarted { node: NodeId(1), incarnation: 1, lanes_count });
         catalog.apply(&MetadataRecord::DirectoryOpened {
@@ -442,6 +490,94 @@ mod tests {
         assert!(matches!(refused(alter(&mut catalog, invalid)), Refusal::Request(_)));
         let unknown = catalog.alter_topic("nowhere", &set("retention.ms", "1"));
         assert_eq!(unknown, Err(Refusal::UnknownTopic));
+    }
+
+    #[test]
+    fn a_brokers_settings_are_inherited_by_topics_without_their_own() {
+        let mut catalog = catalog(1);
+        create(&mut catalog, &topic("inherits", 1, 1), 1).expect("created");
+        let own = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
+        create(&mut catalog, &NewTopic { settings: own, ..topic("own", 1, 1) }, 2).expect("created");
+        let alter = |catalog: &mut Catalog, node: Option<NodeId>, name: &str, op: SettingOp| {
+            let record = catalog.alter_broker(node, &SettingsChange::Each(vec![(name.to_owned(), op)]))?;
+            record.iter().for_each(|record| catalog.apply(record));
+            Ok::<_, Refusal>(record.is_some())
+        };
+        let set = |value: &str| SettingOp::Set(value.to_owned());
+        let retention =
+            |catalog: &Catalog, name: &str| catalog.topic(name).map(|topic| topic.config.retention_ms);
+        let node = Some(NodeId(1));
+        assert_eq!(alter(&mut catalog, None, "log.retention.ms", set("7")), Ok(true));
+        assert_eq!(alter(&mut catalog, None, "log.retention.ms", set("7")), Ok(false), "nothing changes");
+        assert_eq!((retention(&catalog, "inherits"), retention(&catalog, "own")), (Some(7), Some(5)));
+        assert_eq!(alter(&mut catalog, node, "log.retention.ms", set("9")), Ok(true));
+        assert_eq!((retention(&catalog, "inherits"), retention(&catalog, "own")), (Some(9), Some(5)));
+        create(&mut catalog, &topic("later", 1, 1), 3).expect("created");
+        assert_eq!(retention(&catalog, "later"), Some(9));
+        // A topic that loses its own gets the broker's, not what was built in.
+        let delete = SettingsChange::Each(vec![("retention.ms".to_owned(), SettingOp::Delete)]);
+        let record = catalog.alter_topic("own", &delete).expect("legal").expect("a change");
+        catalog.apply(&record);
+        assert_eq!(retention(&catalog, "own"), Some(9));
+        assert_eq!(alter(&mut catalog, node, "log.retention.ms", SettingOp::Delete), Ok(true));
+        assert_eq!(retention(&catalog, "inherits"), Some(7));
+        // Another node's are its own business.
+        let settings = BTreeMap::from([("log.retention.ms".to_owned(), "1".to_owned())]);
+        catalog.apply(&MetadataRecord::BrokerSettingsChanged { node: Some(NodeId(2)), settings });
+        assert_eq!(retention(&catalog, "inherits"), Some(7));
+
+        // A list begins with what is in force.
+        let compact = SettingOp::Append("compact".to_owned());
+        assert_eq!(alter(&mut catalog, None, "log.cleanup.policy", compact), Ok(true));
+        assert_eq!(
+            alter(&mut catalog, node, "log.cleanup.policy", SettingOp::Subtract("delete".to_owned())),
+            Ok(true)
+        );
+        assert_eq!(catalog.broker.given(Layer::Cluster)["log.cleanup.policy"], "delete,compact");
+        assert_eq!(catalog.broker.given(Layer::Node)["log.cleanup.policy"], "compact");
+        assert!(
+            catalog
+                .topic("own")
+                .is_some_and(|topic| topic.config.cleanup_compact && !topic.config.cleanup_delete)
+        );
+        let nothing = SettingsChange::All(BTreeMap::new());
+        let record = catalog.alter_broker(node, &nothing).expect("legal").expect("a change");
+        catalog.apply(&record);
+        assert!(catalog.broker.given(Layer::Node).is_empty());
+    }
+
+    #[test]
+    fn a_brokers_settings_are_refused_in_kafkas_words() {
+        let catalog = catalog(1);
+        let append = SettingOp::Append("1".to_owned());
+        let each = |ops: &[(&str, &str)]| {
+            let ops = ops.iter().map(|(name, value)| (name.to_string(), SettingOp::Set(value.to_string())));
+            SettingsChange::Each(ops.collect())
+        };
+        let request = |why: &str| Err(Refusal::Request(why.to_owned()));
+        for (change, refused) in [
+            (
+                each(&[("num.partitions", "3"), ("node.id", "7"), ("log.retention.ms", "x")]),
+                request("Cannot update these configs dynamically: [node.id, num.partitions]"),
+            ),
+            (
+                each(&[("max.connections", "5"), ("log.segment.bytes", "5")]),
+                request(
+                    "Invalid value 5 for configuration log.segment.bytes: Value must be at least 1048576",
+                ),
+            ),
+            (
+                SettingsChange::Each(vec![("log.retention.ms".to_owned(), append)]),
+                Err(Refusal::Setting(SettingError(
+                    "Config value append is not allowed for config key: log.retention.ms".to_owned(),
+                ))),
+            ),
+            // What a setting that can't change was given at start isn't touched by this.
+            (SettingsChange::Each(vec![("node.id".to_owned(), SettingOp::Delete)]), Ok(None)),
+        ] {
+            assert_eq!(catalog.alter_broker(Some(NodeId(1)), &change), refused);
+            assert_eq!(catalog.alter_broker(None, &change), refused);
+        }
     }
 
     #[test]

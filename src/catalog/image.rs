@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
+use super::broker_config::BrokerSettings;
 use super::directories::Directories;
 use super::record::{MetadataRecord, Replica};
 use crate::base::ids::{LaneId, LeaderEpoch, NodeId, PartitionId, TopicId, TopicPartition};
@@ -60,14 +61,14 @@ pub struct Catalog {
     /// Of this node.
     pub directories: Directories,
     pub producer_ids_next: i64,
-    /// What a topic without its own setting gets.
-    pub defaults: TopicConfig,
+    /// Of this node.
+    pub broker: BrokerSettings,
     topics: BTreeMap<Rc<str>, Topic>,
     names: HashMap<TopicId, Rc<str>, BuildHasherDefault<Fnv>>,
 }
 
 impl Catalog {
-    pub fn new(node: NodeId, defaults: TopicConfig) -> Self {
+    pub fn new(node: NodeId, broker: BrokerSettings) -> Self {
         Self {
             epoch: 0,
             cluster_id: String::new(),
@@ -76,7 +77,7 @@ impl Catalog {
             lanes_count: 0,
             directories: Directories::default(),
             producer_ids_next: 0,
-            defaults,
+            broker,
             topics: BTreeMap::new(),
             names: HashMap::default(),
         }
@@ -84,6 +85,11 @@ impl Catalog {
 
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// What a topic without its own setting gets.
+    pub fn defaults(&self) -> &TopicConfig {
+        &self.broker.config().topic_defaults
     }
 
     pub fn topic(&self, name: &str) -> Option<&Topic> {
@@ -138,7 +144,7 @@ impl Catalog {
                 }
             }
             MetadataRecord::TopicCreated { name, topic_id, settings } => {
-                let config = self.defaults.with(settings);
+                let config = self.defaults().with(settings);
                 let name: Rc<str> = name.as_str().into();
                 let topic = Topic {
                     name: name.clone(),
@@ -162,10 +168,20 @@ impl Catalog {
                 }
             }
             MetadataRecord::TopicSettingsChanged { topic_id, settings } => {
+                let config = self.defaults().with(settings);
                 let name = self.names.get(topic_id).expect("a changed topic exists");
                 let topic = self.topics.get_mut(name).expect("names and topics agree");
                 topic.settings.clone_from(settings);
-                topic.config = self.defaults.with(settings);
+                topic.config = config;
+            }
+            MetadataRecord::BrokerSettingsChanged { node, settings } => {
+                if node.is_none_or(|node| node == self.node) {
+                    self.broker.replace(node.is_some(), settings);
+                    let defaults = &self.broker.config().topic_defaults;
+                    for topic in self.topics.values_mut() {
+                        topic.config = defaults.with(&topic.settings);
+                    }
+                }
             }
             MetadataRecord::TopicDeleted { topic_id } => {
                 let name = self.names.remove(topic_id).expect("a deleted topic existed");

@@ -55,6 +55,12 @@ pub enum MetadataRecord {
         topic_id: TopicId,
         settings: BTreeMap<String, String>,
     },
+    /// All settings that a broker has from here on besides those it was started with; without a node
+    /// every broker of the cluster has them, under its own.
+    BrokerSettingsChanged {
+        node: Option<NodeId>,
+        settings: BTreeMap<String, String>,
+    },
     /// Producer ids below `next` have been given out to some node, in blocks.
     ProducerIdsReserved {
         next: i64,

@@ -9,7 +9,7 @@ pub enum ControlCommand {
     CreateTopics { topics: Vec<NewTopic>, validate_only: bool },
     DeleteTopics { topics: Vec<TopicRef> },
     CreatePartitions { topics: Vec<GrownTopic>, validate_only: bool },
-    AlterTopics { topics: Vec<AlteredTopic>, validate_only: bool },
+    AlterConfigs { resources: Vec<AlteredResource>, validate_only: bool },
     ReserveProducerIds,
 }
 
@@ -27,13 +27,21 @@ pub struct GrownTopic {
     pub assignments: Option<Vec<Vec<NodeId>>>,
 }
 
-#[derive(Debug)]
-pub struct AlteredTopic {
-    pub name: String,
-    pub change: SettingsChange,
+/// Whose settings are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigResource {
+    Topic(String),
+    /// This node; without one, every broker of the cluster.
+    Broker(Option<NodeId>),
 }
 
 #[derive(Debug)]
+pub struct AlteredResource {
+    pub resource: ConfigResource,
+    pub change: SettingsChange,
+}
+
+#[derive(Debug, Default)]
 pub struct TopicOutcome {
     pub topic: TopicRef,
     pub partitions_count: i32,
@@ -42,7 +50,7 @@ pub struct TopicOutcome {
 
 #[derive(Debug)]
 pub enum ControlOutcome {
-    /// One per topic of the command, in its order.
+    /// One per topic or other resource of the command, in its order.
     Topics(Vec<Result<TopicOutcome, Refusal>>),
     /// Ids `first..next` belong to the asker alone.
     ProducerIds { first: i64, next: i64 },

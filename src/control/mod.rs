@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 use crate::base::ids::{DirectoryId, NodeId, TopicId};
+use crate::catalog::broker_config::BrokerSettings;
 use crate::catalog::decide::{CreationDefaults, Refusal};
 use crate::catalog::directories::{DirectoryRefusal, FoundDirectory};
 use crate::catalog::{Catalog, MetadataRecord};
 use crate::metrics::directory::DirectoryCells;
-use crate::partition::topic_config::TopicConfig;
-use command::{ControlCommand, ControlEvent, ControlOutcome, TopicOutcome, TopicRef};
+use command::{ConfigResource, ControlCommand, ControlEvent, ControlOutcome, TopicOutcome, TopicRef};
 use quorum::{Quorum, QuorumError};
 
 /// Producer ids reserved for a shard at a time, as many as Kafka reserves for a broker.
@@ -33,7 +33,8 @@ pub struct ControlOptions {
     pub lanes_count: u16,
     /// The log directories that are there.
     pub directories: Vec<FoundDirectory>,
-    pub defaults: TopicConfig,
+    /// What this node was started with.
+    pub broker: BrokerSettings,
     pub creation: CreationDefaults,
 }
 
@@ -115,7 +116,7 @@ impl Control {
     /// Opens the store, and commits that this node started with the lanes that its log directories get.
     pub async fn open(options: ControlOptions) -> Result<(Self, Opened), QuorumError> {
         let (quorum, mut records) = Quorum::open(&options.store, options.node).await?;
-        let mut catalog = Catalog::new(options.node, options.defaults.clone());
+        let mut catalog = Catalog::new(options.node, options.broker.clone());
         records.iter().for_each(|record| catalog.apply(record));
         let mut started = Vec::new();
         if catalog.cluster_id.is_empty() {
@@ -217,12 +218,13 @@ impl Control {
                     Ok((TopicOutcome { topic, partitions_count: 0, replication_factor: 0 }, records))
                 })
             }
-            ControlCommand::AlterTopics { topics, validate_only } => {
-                self.decide_each(topics, validate_only, |image, topic| {
-                    let record = image.alter_topic(&topic.name, &topic.change)?;
-                    let topic = TopicRef { name: topic.name, topic_id: TopicId::NONE };
-                    let outcome = TopicOutcome { topic, partitions_count: 0, replication_factor: 0 };
-                    Ok((outcome, record.into_iter().collect()))
+            ControlCommand::AlterConfigs { resources, validate_only } => {
+                self.decide_each(resources, validate_only, |image, altered| {
+                    let record = match &altered.resource {
+                        ConfigResource::Topic(name) => image.alter_topic(name, &altered.change)?,
+                        ConfigResource::Broker(node) => image.alter_broker(*node, &altered.change)?,
+                    };
+                    Ok((TopicOutcome::default(), record.into_iter().collect()))
                 })
             }
             ControlCommand::ReserveProducerIds => {

@@ -112,7 +112,7 @@ pub struct Setting {
     pub documentation: &'static str,
 }
 
-const fn setting(
+pub(crate) const fn setting(
     name: &'static str,
     broker_name: &'static str,
     kind: SettingType,
@@ -291,7 +291,16 @@ impl TopicConfig {
 
     /// Checks and takes one setting by its topic name.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
-        match name {
+        self.take(name, name, value)
+    }
+
+    /// Checks and takes a default for topics, which a refusal calls by the broker's name.
+    pub fn set_default(&mut self, setting: &Setting, value: &str) -> Result<(), SettingError> {
+        self.take(setting.name, setting.broker_name, value)
+    }
+
+    fn take(&mut self, setting: &str, name: &str, value: &str) -> Result<(), SettingError> {
+        match setting {
             "ack.durability" => {
                 self.ack_durability = choose(
                     name,
@@ -299,7 +308,7 @@ impl TopicConfig {
                     &[("durable", AckDurability::Durable), ("relaxed", AckDurability::Relaxed)],
                 )?;
             }
-            "cleanup.policy" => self.set_cleanup(value)?,
+            "cleanup.policy" => self.set_cleanup(name, value)?,
             "compression.type" => {
                 self.compression_type = choose(
                     name,
@@ -346,7 +355,7 @@ impl TopicConfig {
                 self.segment_bytes = number(name, value, SEGMENT_BYTES_MIN, i64::from(i32::MAX))? as u32
             }
             "segment.ms" => self.segment_ms = number(name, value, 1, i64::MAX)? as u64,
-            _ if ACCEPTED_WITHOUT_EFFECT.iter().any(|(known, _)| *known == name) => {}
+            _ if ACCEPTED_WITHOUT_EFFECT.iter().any(|(known, _)| *known == setting) => {}
             _ => return Err(SettingError(format!("Unknown topic config name: {name}"))),
         }
         Ok(())
@@ -394,7 +403,7 @@ impl TopicConfig {
         }
     }
 
-    fn set_cleanup(&mut self, value: &str) -> Result<(), SettingError> {
+    fn set_cleanup(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         let (mut compact, mut delete) = (false, false);
         for policy in value.split(',').map(str::trim) {
             match policy {
@@ -402,7 +411,7 @@ impl TopicConfig {
                 "delete" => delete = true,
                 _ => {
                     return Err(SettingError(format!(
-                        "Invalid value {value} for configuration cleanup.policy: String must be one of: compact, delete"
+                        "Invalid value {value} for configuration {name}: String must be one of: compact, delete"
                     )));
                 }
             }
@@ -415,7 +424,7 @@ impl TopicConfig {
 /// Kafka 4.0's lower bound (KIP-1030).
 const SEGMENT_BYTES_MIN: i64 = 1024 * 1024;
 
-fn number(name: &str, value: &str, min: i64, max: i64) -> Result<i64, SettingError> {
+pub(crate) fn number(name: &str, value: &str, min: i64, max: i64) -> Result<i64, SettingError> {
     let refuse = |why: String| SettingError(format!("Invalid value {value} for configuration {name}: {why}"));
     let number: i64 = value.trim().parse().map_err(|_| refuse("Not a number of its type".into()))?;
     if number < min {

@@ -9,18 +9,17 @@ use std::path::PathBuf;
 
 use super::config_file::{Given, Settings};
 use crate::base::ids::NodeId;
+use crate::catalog::broker_config::{self, BrokerConfig, BrokerSettings};
 use crate::catalog::decide::CreationDefaults;
-use crate::partition::topic_config::{SETTINGS, TopicConfig};
-use crate::shard::retention::RetentionOptions;
 
 /// Every broker setting that Apache Kafka 4.3 knows, one per line.
 const KAFKA_SETTINGS: &str = include_str!("kafka_broker_settings.txt");
 
-/// One broker setting of our own reading; topic defaults are in `partition::topic_config`.
+/// One broker setting that needs a restart; the others are in `catalog::broker_config`.
 pub struct Field {
     pub name: &'static str,
     pub default: &'static str,
-    /// Meaning with unit and bounds. All need a restart.
+    /// Meaning with unit and bounds.
     pub documentation: &'static str,
 }
 
@@ -89,24 +88,9 @@ pub const FIELDS: &[Field] = &[
         "Addresses to listen on, NAME://host:port with commas. A host of 0.0.0.0 or none listens everywhere; a port of 0 takes a free one.",
     ),
     field(
-        "log.cleaner.backoff.ms",
-        "15000",
-        "How often partitions to compact are looked for while there are none. Milliseconds, 1 or more.",
-    ),
-    field(
-        "log.cleaner.dedupe.buffer.size",
-        "134217728",
-        "Memory for the keys of partitions being compacted, of all shards together: 24 bytes a key, taken as needed. Bytes, 1048576 or more.",
-    ),
-    field(
         "log.cleaner.enable",
         "true",
         "Whether topics with cleanup.policy=compact are compacted. true or false.",
-    ),
-    field(
-        "log.cleaner.io.max.bytes.per.second",
-        "1.7976931348623157E308",
-        "Bytes that compaction reads and writes per second at most, of all shards together. More than 0.",
     ),
     field("log.dir", "", "Log directories; used when log.dirs isn't given."),
     field(
@@ -139,23 +123,12 @@ pub const FIELDS: &[Field] = &[
         "604800000",
         "How often every sealed segment is checked so; new ones are checked soon after they were sealed. Milliseconds, 60000 or more. Corelane's own setting.",
     ),
-    field("log.segment.bytes", "1073741824", "See segment.bytes."),
-    field(
-        "max.connections",
-        "10000",
-        "Connections of all listeners together; further ones are closed at once. 1 or more.",
-    ),
     field("node.id", "1", "Number of this broker in its cluster. 0 or more; can't change in a data folder."),
     field("num.partitions", "1", "Partitions of a topic created without a number. 1 or more."),
     field(
         "offsets.topic.num.partitions",
         "50",
         "Partitions of __consumer_offsets. 1 or more; read when the topic is created.",
-    ),
-    field(
-        "producer.id.expiration.ms",
-        "86400000",
-        "An idempotent producer is forgotten that long after it last appended, when log.retention.check.interval.ms next comes round. Milliseconds, 1 or more.",
     ),
     field("socket.request.max.bytes", "104857600", "Largest request. Bytes, 1048576 or more."),
     field(
@@ -203,35 +176,27 @@ pub struct Config {
     pub tail_pool_bytes: u64,
     pub request_bytes_max: usize,
     pub idle_ms_max: u64,
-    pub retention: RetentionOptions,
+    /// Between two looks.
+    pub retention_check_ms: u64,
     pub verify_always: bool,
     pub scrub_bytes_per_second: u64,
     pub scrub_interval_ms: u64,
-    pub cleaner: CleanerConfig,
+    pub is_cleaning: bool,
     pub free_bytes_min: u64,
     pub stall_ms: u64,
-    pub connections_max: usize,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
     pub creation: CreationDefaults,
-    pub topic_defaults: TopicConfig,
+    /// What may change while the broker runs.
+    pub broker: BrokerConfig,
     pub group_initial_rebalance_delay_ms: u64,
     pub group_session_timeout_min_ms: u64,
     pub group_session_timeout_max_ms: u64,
     pub group_size_max: usize,
-    /// The settings of [`FIELDS`] that were given, for DescribeConfigs.
-    pub settings: BTreeMap<String, String>,
+    /// The settings that were given, by the broker's names, for DescribeConfigs.
+    pub given: BTreeMap<String, String>,
     /// Said once at start.
     pub warnings: Vec<String>,
-}
-
-/// Compaction, of all shards together.
-#[derive(Clone, Copy, Debug)]
-pub struct CleanerConfig {
-    pub is_enabled: bool,
-    pub backoff_ms: u64,
-    pub map_bytes_max: usize,
-    pub io_bytes_per_second: f64,
 }
 
 /// What is wrong with the configuration, for the operator.
@@ -263,11 +228,6 @@ impl Reader {
         } else {
             Err(self.wrong(name, &format!("must be between {min} and {max}")))
         }
-    }
-
-    fn rate(&self, name: &str) -> Result<f64, ConfigError> {
-        let number: f64 = self.text(name).trim().parse().map_err(|_| self.wrong(name, "not a number"))?;
-        if number > 0.0 { Ok(number) } else { Err(self.wrong(name, "must be more than 0")) }
     }
 
     fn truth(&self, name: &str) -> Result<bool, ConfigError> {
@@ -312,13 +272,13 @@ impl Config {
         if let Some(old) = settings.remove("log.dir") {
             settings.entry("log.dirs".to_string()).or_insert(old);
         }
-        let topic_defaults = topic_defaults(&mut settings)?;
+        let (broker, mut given) = broker_config(&mut settings)?;
         check_names(&settings, &mut warnings)?;
         let reader = Reader { settings };
         let (listeners, advertised) = listeners(&reader)?;
         let admin = reader.text("admin.listener");
         let journal_bytes = reader.number("journal.bytes", 4 << 20, 1 << 40)? as u64;
-        let batch_bytes = u64::from(topic_defaults.max_message_bytes);
+        let batch_bytes = u64::from(broker.topic_defaults.max_message_bytes);
         if journal_bytes < JOURNAL_PER_BATCH * batch_bytes {
             let least = JOURNAL_PER_BATCH * batch_bytes;
             let why = format!("a batch of message.max.bytes = {batch_bytes} needs at least {least}");
@@ -346,19 +306,10 @@ impl Config {
             },
             scrub_bytes_per_second: reader.number("log.scrub.bytes.per.second", 0, i64::MAX)? as u64,
             scrub_interval_ms: reader.number("log.scrub.interval.ms", 60_000, i64::MAX / 2_000_000)? as u64,
-            retention: RetentionOptions {
-                check_ms: reader.number("log.retention.check.interval.ms", 1, i64::MAX)? as u64,
-                producer_expiry_ms: reader.number("producer.id.expiration.ms", 1, i64::MAX)?,
-            },
-            cleaner: CleanerConfig {
-                is_enabled: reader.truth("log.cleaner.enable")?,
-                backoff_ms: reader.number("log.cleaner.backoff.ms", 1, i64::MAX)? as u64,
-                map_bytes_max: reader.number("log.cleaner.dedupe.buffer.size", 1 << 20, i64::MAX)? as usize,
-                io_bytes_per_second: reader.rate("log.cleaner.io.max.bytes.per.second")?,
-            },
+            retention_check_ms: reader.number("log.retention.check.interval.ms", 1, i64::MAX)? as u64,
+            is_cleaning: reader.truth("log.cleaner.enable")?,
             free_bytes_min: reader.number("log.dir.free.bytes.min", 0, i64::MAX)? as u64,
             stall_ms: reader.number("log.dir.stall.ms", 1, i64::MAX)? as u64,
-            connections_max: reader.number("max.connections", 1, i64::from(i32::MAX))? as usize,
             auto_create_topics: reader.truth("auto.create.topics.enable")?,
             offsets_partitions_count: reader.number("offsets.topic.num.partitions", 1, 10_000)? as i32,
             creation: CreationDefaults {
@@ -366,7 +317,7 @@ impl Config {
                 replication_factor: reader.number("default.replication.factor", 1, i64::from(i16::MAX))?
                     as i16,
             },
-            topic_defaults,
+            broker,
             group_initial_rebalance_delay_ms: reader.number(
                 "group.initial.rebalance.delay.ms",
                 0,
@@ -383,13 +334,17 @@ impl Config {
                 i64::from(i32::MAX),
             )? as u64,
             group_size_max: reader.number("group.max.size", 1, i64::from(i32::MAX))? as usize,
-            settings: reader
-                .settings
-                .iter()
-                .map(|(name, given)| (name.clone(), given.value.clone()))
-                .collect(),
+            given: {
+                given.extend(reader.settings.iter().map(|(name, given)| (name.clone(), given.value.clone())));
+                given
+            },
             warnings,
         })
+    }
+
+    /// What may change, as the catalog begins with it.
+    pub fn broker_settings(&self) -> BrokerSettings {
+        BrokerSettings::new(self.broker.clone(), self.given.clone())
     }
 }
 
@@ -408,9 +363,10 @@ fn log_dirs(reader: &Reader) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(dirs)
 }
 
-/// Takes the settings that are defaults of topic settings out of `settings`.
-fn topic_defaults(settings: &mut Settings) -> Result<TopicConfig, ConfigError> {
-    let mut config = TopicConfig::default();
+/// Takes the settings that may change later out of `settings`, and says which were given.
+fn broker_config(settings: &mut Settings) -> Result<(BrokerConfig, BTreeMap<String, String>), ConfigError> {
+    let mut config = BrokerConfig::default();
+    let mut taken = BTreeMap::new();
     // Kafka lets the finest unit given win.
     let coarser: [(&str, &[(&str, i64)]); 2] = [
         ("log.retention.ms", &[("log.retention.minutes", 60_000), ("log.retention.hours", 3_600_000)]),
@@ -426,14 +382,16 @@ fn topic_defaults(settings: &mut Settings) -> Result<TopicConfig, ConfigError> {
             settings.entry(target.to_string()).or_insert(in_ms);
         }
     }
-    for setting in SETTINGS {
-        if let Some(given) = settings.remove(setting.broker_name) {
+    for setting in broker_config::settings() {
+        let name = setting.broker_name;
+        if let Some(given) = settings.remove(name) {
             config
-                .set(setting.name, &given.value)
-                .map_err(|error| format!("{} ({}): {}", setting.broker_name, given.origin, error.0))?;
+                .set(setting, &given.value)
+                .map_err(|error| format!("{name} ({}): {}", given.origin, error.0))?;
+            taken.insert(name.to_string(), given.value);
         }
     }
-    Ok(config)
+    Ok((config, taken))
 }
 
 fn check_names(settings: &Settings, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
@@ -449,7 +407,9 @@ fn check_names(settings: &Settings, warnings: &mut Vec<String>) -> Result<(), Co
             warnings.push(format!("{name} ({}) is a setting of Kafka that has no effect here", given.origin));
             continue;
         }
-        let names = FIELDS.iter().map(|field| field.name).chain(KAFKA_SETTINGS.lines());
+        let names = FIELDS.iter().map(|field| field.name);
+        let names = names.chain(broker_config::settings().map(|setting| setting.broker_name));
+        let names = names.chain(KAFKA_SETTINGS.lines());
         let nearest = names.min_by_key(|candidate| distance(candidate, name)).unwrap_or("listeners");
         return Err(format!("{name} ({}) is no setting; did you mean {nearest}?", given.origin));
     }
@@ -581,10 +541,10 @@ mod tests {
     #[test]
     fn topic_defaults_come_from_brokers_names() {
         let config = read(&[("log.retention.hours", "2"), ("message.max.bytes", "5")]).expect("valid");
-        assert_eq!(config.topic_defaults.retention_ms, 7_200_000);
-        assert_eq!(config.topic_defaults.max_message_bytes, 5);
+        assert_eq!(config.broker.topic_defaults.retention_ms, 7_200_000);
+        assert_eq!(config.broker.topic_defaults.max_message_bytes, 5);
         let config = read(&[("log.retention.hours", "2"), ("log.retention.ms", "5")]).expect("valid");
-        assert_eq!(config.topic_defaults.retention_ms, 5, "the finer unit wins");
+        assert_eq!(config.broker.topic_defaults.retention_ms, 5, "the finer unit wins");
     }
 
     #[test]

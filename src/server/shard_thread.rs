@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::config::Config;
 use super::log_dirs::PlacedLane;
 use crate::api::Endpoint;
-use crate::api::describe_configs::BrokerSetting;
+use crate::api::describe_configs::FixedSetting;
 use crate::base::ids::{DirectoryId, ShardId, TopicPartition};
 use crate::base::queue::Receiver;
 use crate::catalog::{Catalog, MetadataRecord};
@@ -20,7 +20,6 @@ use crate::metrics::directory::DirectoryCells;
 use crate::protocol::cold::COLD_BYTES_MAX;
 use crate::ring::{ListenerId, Ring, RingOptions, Waker};
 use crate::shard::clients::{ClientLimits, Clients};
-use crate::shard::compaction::CompactionOptions;
 use crate::shard::directories::Directories;
 use crate::shard::mail::{Mail, Mailbox, Peer};
 use crate::shard::metadata::Metadata;
@@ -39,7 +38,7 @@ pub struct ShardSetup {
     pub core: Option<usize>,
     pub lanes: Vec<PlacedLane>,
     pub config: Config,
-    pub broker_settings: Vec<BrokerSetting>,
+    pub fixed_settings: Vec<FixedSetting>,
     pub records: Vec<MetadataRecord>,
     pub control: ControlHandle,
     pub worker: WorkerHandle,
@@ -218,7 +217,7 @@ fn serve_until_stopped(
     peers: Peers,
 ) -> Result<(), String> {
     let config = setup.config;
-    let mut catalog = Catalog::new(config.node, config.topic_defaults.clone());
+    let mut catalog = Catalog::new(config.node, config.broker_settings());
     setup.records.iter().for_each(|record| catalog.apply(record));
     let known: Vec<DirectoryId> = catalog.directories.iter().map(|known| known.id).collect();
     for id in known.into_iter().filter(|id| peers.directories.iter().all(|cells| cells.id != Some(*id))) {
@@ -228,24 +227,16 @@ fn serve_until_stopped(
         request_bytes_max: config.request_bytes_max,
         cold_request_bytes_max: COLD_BYTES_MAX,
         idle_ms_max: config.idle_ms_max,
-        connections_max: config.connections_max.div_ceil(peers.mailbox.0.len()),
     };
     let rooms = RoomOptions { free_bytes_min: config.free_bytes_min, stall_ms: config.stall_ms };
     let metadata = Metadata::new(
         catalog,
         setup.control,
         peers.endpoints,
-        setup.broker_settings,
+        setup.fixed_settings,
         config.auto_create_topics,
         config.offsets_partitions_count,
     );
-    let shards_count = peers.mailbox.0.len();
-    let compaction = CompactionOptions {
-        is_enabled: config.cleaner.is_enabled,
-        backoff_ms: config.cleaner.backoff_ms,
-        map_bytes_max: config.cleaner.map_bytes_max / shards_count,
-        io_bytes_per_second: config.cleaner.io_bytes_per_second / shards_count as f64,
-    };
     let (others, receivers) = peers.mailbox;
     let mut shard = Shard::new(ShardParts {
         id: setup.id,
@@ -254,8 +245,8 @@ fn serve_until_stopped(
         storage,
         metadata,
         mailbox: Mailbox::new(setup.id, others, receivers),
-        retention: config.retention,
-        compaction,
+        retention_check_ms: config.retention_check_ms,
+        is_cleaning: config.is_cleaning,
         directories: Directories::new(peers.directories, rooms),
         group_options: coordinator::Options {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,

@@ -15,7 +15,7 @@ use super::log_dirs::LogDirs;
 use super::shard_thread::{self, Built, Peers, ShardSetup};
 use super::watchdog::{self, Watched};
 use crate::api::Endpoint;
-use crate::api::describe_configs::BrokerSetting;
+use crate::api::describe_configs::FixedSetting;
 use crate::base::ids::ShardId;
 use crate::base::queue::{self, Receiver, Sender};
 use crate::catalog::directories::DirectoryRefusal;
@@ -24,7 +24,6 @@ use crate::console;
 use crate::control::{Control, ControlHandle, ControlOptions, Opened, Post};
 use crate::metrics::Cells;
 use crate::metrics::directory::DirectoryCells;
-use crate::partition::topic_config::SETTINGS;
 use crate::ring::Waker;
 use crate::shard::mail::{Mail, Peer, QUEUE_MAILS};
 use crate::shard::worker::{self, PostMail, WorkerHandle};
@@ -84,7 +83,7 @@ impl Broker {
         )?;
 
         log_dirs.refuse(started.refused)?;
-        let mut catalog = Catalog::new(config.node, config.topic_defaults.clone());
+        let mut catalog = Catalog::new(config.node, config.broker_settings());
         started.records.iter().for_each(|record| catalog.apply(record));
         let lanes = log_dirs.lanes(&catalog);
         let (worker, jobs) = WorkerHandle::new();
@@ -100,7 +99,7 @@ impl Broker {
                     .cloned()
                     .collect(),
                 config: config.clone(),
-                broker_settings: broker_settings(&config),
+                fixed_settings: fixed_settings(&config),
                 records: started.records.clone(),
                 control: started.handles[index].clone(),
                 worker: worker.clone(),
@@ -198,7 +197,7 @@ fn start_control(
         node: config.node,
         lanes_count: shards_count as u16,
         directories: log_dirs.found(),
-        defaults: config.topic_defaults.clone(),
+        broker: config.broker_settings(),
         creation: config.creation,
     };
     let (sender, receiver) = mpsc::channel();
@@ -307,25 +306,13 @@ fn post_mail(receivers: &mut Vec<Receiver<Mail>>, waker: &Waker) -> PostMail {
     })
 }
 
-/// The settings in force, for DescribeConfigs.
-fn broker_settings(config: &Config) -> Vec<BrokerSetting> {
-    let fields = FIELDS.iter().filter(|field| field.name != "log.segment.bytes").map(|field| {
-        let value = config.settings.get(field.name).cloned().unwrap_or_else(|| field.default.to_string());
-        BrokerSetting {
-            name: field.name,
-            is_default: value == field.default,
-            value,
-            documentation: field.documentation,
-        }
+/// The settings that need a restart, for DescribeConfigs.
+fn fixed_settings(config: &Config) -> Vec<FixedSetting> {
+    let settings = FIELDS.iter().map(|field| FixedSetting {
+        name: field.name,
+        given: config.given.get(field.name).cloned(),
+        default: field.default,
+        documentation: field.documentation,
     });
-    let topic_defaults = SETTINGS.iter().map(|setting| {
-        let value = config.topic_defaults.value_of(setting.name);
-        BrokerSetting {
-            name: setting.broker_name,
-            is_default: value == setting.default,
-            value,
-            documentation: setting.documentation,
-        }
-    });
-    fields.chain(topic_defaults).collect()
+    settings.collect()
 }

@@ -40,7 +40,6 @@ pub struct ClientLimits {
     /// Requests that are decoded into memory of their own, since decoding amplifies.
     pub cold_request_bytes_max: usize,
     pub idle_ms_max: u64,
-    pub connections_max: usize,
 }
 
 impl ClientLimits {
@@ -91,15 +90,16 @@ impl Clients {
         }
     }
 
+    /// Takes a connection, unless there are `count_max` already.
     pub fn accept(
         &mut self,
         ring: &mut Ring,
         listener: ListenerId,
-        socket: SocketId,
-        peer: SocketAddr,
+        (socket, peer): (SocketId, SocketAddr),
+        count_max: usize,
         now: MonotonicNs,
     ) {
-        let full = self.connections.len() >= self.limits.connections_max;
+        let full = self.connections.len() >= count_max;
         if full || self.draining {
             self.counts.refused += 1;
             ring.disconnect(socket);

@@ -118,7 +118,7 @@ impl Core {
             ApiKey::DescribeConfigs => {
                 let request: cold::describe_configs_request::DescribeConfigsRequestData =
                     cold::decode(version, body)?;
-                let settings = &self.metadata.broker_settings;
+                let settings = &self.metadata.fixed_settings;
                 let response = api::describe_configs::respond(&request, settings, &self.context(origin));
                 self.respond_cold(origin, &response);
             }
@@ -155,7 +155,7 @@ impl Core {
     }
 
     fn alter_configs(&mut self, origin: Origin, resources: Vec<Resource>, validate_only: bool) {
-        let settings = &self.metadata.broker_settings;
+        let settings = &self.metadata.fixed_settings;
         let (asked, command) = config_changes::ask(resources, validate_only, settings, &self.context(origin));
         self.ask_control(origin, Pending::AlterConfigs(asked), command);
     }

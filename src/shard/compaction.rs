@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::Core;
 use super::storage::{PlanOwner, PlanState};
+use super::timers::Timer;
 use crate::base::ids::{MonotonicNs, Offset, TopicPartition, WallMs};
 use crate::base::slab::Key;
 use crate::log::{CleanState, LogId, ReadError, Resolved, Sink};
@@ -31,22 +32,6 @@ const WINDOW_BYTES: usize = 252 << 10;
 /// How long segments may take to be sealed, or the log to take a cleaning, before it is given up.
 const PATIENCE_MS: u64 = 30_000;
 
-#[derive(Clone, Copy, Debug)]
-pub struct CompactionOptions {
-    pub is_enabled: bool,
-    /// Between two looks that found nothing.
-    pub backoff_ms: u64,
-    pub map_bytes_max: usize,
-    /// Read and written together.
-    pub io_bytes_per_second: f64,
-}
-
-impl Default for CompactionOptions {
-    fn default() -> Self {
-        Self { is_enabled: true, backoff_ms: 15_000, map_bytes_max: 128 << 20, io_bytes_per_second: f64::MAX }
-    }
-}
-
 /// For the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompactionCounts {
@@ -57,7 +42,8 @@ pub struct CompactionCounts {
 }
 
 pub struct Compaction {
-    options: CompactionOptions,
+    /// When the next look is due, if ever; a timer before it is of a time that was changed.
+    next_look_at: MonotonicNs,
     hash_key: HashKey,
     look: Option<Look>,
     cleaning: Option<Cleaning>,
@@ -161,9 +147,9 @@ impl Pace {
 }
 
 impl Compaction {
-    pub fn new(options: CompactionOptions, hash_key: HashKey) -> Self {
+    pub fn new(hash_key: HashKey) -> Self {
         Self {
-            options,
+            next_look_at: MonotonicNs::default(),
             hash_key,
             look: None,
             cleaning: None,
@@ -172,10 +158,6 @@ impl Compaction {
             codecs: Codecs::default(),
             counts: CompactionCounts::default(),
         }
-    }
-
-    pub fn backoff_ms(&self) -> u64 {
-        self.options.backoff_ms
     }
 
     /// When a step has something to do by time alone.
@@ -196,6 +178,36 @@ impl Compaction {
 }
 
 impl Core {
+    /// A timer fired: looks, if that is due, and sees to the next look.
+    pub fn on_compaction_timer(&mut self) {
+        if self.now >= self.compaction.next_look_at {
+            self.begin_compaction();
+            self.await_look(self.next_look_at());
+        }
+    }
+
+    pub fn await_first_look(&mut self) {
+        self.await_look(self.next_look_at());
+    }
+
+    /// Settings may have changed: a look may be due sooner, and a speed of before holds nobody up.
+    pub fn reconfigure_compaction(&mut self) {
+        self.compaction.pace = Pace::default();
+        let at = self.next_look_at();
+        if at < self.compaction.next_look_at {
+            self.await_look(at);
+        }
+    }
+
+    fn next_look_at(&self) -> MonotonicNs {
+        self.now.plus_ms(self.metadata.catalog.broker.config().cleaner_backoff_ms)
+    }
+
+    fn await_look(&mut self, at: MonotonicNs) {
+        self.compaction.next_look_at = at;
+        self.timers.add(at, Timer::Compaction);
+    }
+
     /// Begins a look at every compacted partition, unless one is being compacted.
     pub fn begin_compaction(&mut self) {
         let compaction = &mut self.compaction;
@@ -293,7 +305,8 @@ impl Core {
         self.compaction.counts.max_dirty_percent = (look.dirty_ratio_max * 100.0).round() as u64;
         let Some((target, dirty)) = look.best else { return };
         let Some(partition) = self.storage.partition(target) else { return };
-        let map = OffsetMap::new(self.compaction.options.map_bytes_max, self.compaction.hash_key);
+        let bytes_max = self.metadata.catalog.broker.config().cleaner_map_bytes_max;
+        let map = OffsetMap::new(bytes_max / self.mailbox.shards_count(), self.compaction.hash_key);
         self.compaction.cleaning = Some(Cleaning {
             target,
             lane: partition.lane,
@@ -525,8 +538,9 @@ impl Core {
     }
 
     fn spend(&mut self, bytes: usize) {
-        let Compaction { pace, options, .. } = &mut self.compaction;
-        pace.spend(bytes as u64, options.io_bytes_per_second, self.now);
+        let per_second = self.metadata.catalog.broker.config().cleaner_io_bytes_per_second;
+        let per_second = per_second / self.mailbox.shards_count() as f64;
+        self.compaction.pace.spend(bytes as u64, per_second, self.now);
     }
 }
 

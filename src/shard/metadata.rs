@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::api::Endpoint;
-use crate::api::describe_configs::BrokerSetting;
+use crate::api::describe_configs::FixedSetting;
 use crate::base::ids::ProducerId;
 use crate::catalog::Catalog;
 use crate::control::ControlHandle;
@@ -13,7 +13,7 @@ pub struct Metadata {
     pub control: ControlHandle,
     /// By listener.
     pub endpoints: Vec<Endpoint>,
-    pub broker_settings: Vec<BrokerSetting>,
+    pub fixed_settings: Vec<FixedSetting>,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
     /// Durably reserved for this shard and not given out yet.
@@ -25,7 +25,7 @@ impl Metadata {
         catalog: Catalog,
         control: ControlHandle,
         endpoints: Vec<Endpoint>,
-        broker_settings: Vec<BrokerSetting>,
+        fixed_settings: Vec<FixedSetting>,
         auto_create_topics: bool,
         offsets_partitions_count: i32,
     ) -> Self {
@@ -33,7 +33,7 @@ impl Metadata {
             catalog,
             control,
             endpoints,
-            broker_settings,
+            fixed_settings,
             auto_create_topics,
             offsets_partitions_count,
             producer_ids: 0..0,

@@ -55,7 +55,7 @@ use crate::protocol::reader::DecodeError;
 use crate::ring::{Completion, Ring, Sleep};
 use clients::Clients;
 use command::{PartitionCommand, PartitionOutcome};
-use compaction::{Compaction, CompactionOptions};
+use compaction::Compaction;
 use delete_records::MovedLogStart;
 use directories::Directories;
 use gather::Gathering;
@@ -64,7 +64,6 @@ use log_limit::LogLimit;
 use mail::{Mail, Mailbox};
 use metadata::Metadata;
 use request::{Origin, Pending, Request};
-use retention::RetentionOptions;
 use scan::Scan;
 use spare::Spare;
 use storage::{Appended, Storage};
@@ -110,7 +109,8 @@ pub struct Core {
     pub directories: Directories,
     /// Partitions that retention has yet to look at.
     retained: Vec<TopicPartition>,
-    retention: RetentionOptions,
+    /// Between two looks of retention.
+    retention_check_ms: u64,
     pub compaction: Compaction,
     /// Log starts moved whose entries aren't durable yet.
     moved: Vec<MovedLogStart>,
@@ -136,8 +136,10 @@ pub struct ShardParts {
     pub mailbox: Mailbox,
     pub directories: Directories,
     pub group_options: coordinator::Options,
-    pub retention: RetentionOptions,
-    pub compaction: CompactionOptions,
+    /// Between two looks.
+    pub retention_check_ms: u64,
+    /// Whether this shard compacts at all.
+    pub is_cleaning: bool,
 }
 
 impl Shard {
@@ -154,10 +156,7 @@ impl Shard {
         parts.storage.reconcile(&parts.metadata.catalog, wall);
         let mut timers = Timers::default();
         timers.add(now.plus_ms(CONNECTIONS_LOOK_MS), Timer::Connections);
-        timers.add(now.plus_ms(parts.retention.check_ms.min(RETENTION_FIRST_MS)), Timer::Retention);
-        if parts.compaction.is_enabled {
-            timers.add(now.plus_ms(parts.compaction.backoff_ms), Timer::Compaction);
-        }
+        timers.add(now.plus_ms(parts.retention_check_ms.min(RETENTION_FIRST_MS)), Timer::Retention);
         let sessions = FetchSessions::new(parts.id.0, parts.mailbox.shards_count() as u16);
         let mut seed = [0u8; 24];
         parts.ring.entropy(&mut seed);
@@ -181,13 +180,16 @@ impl Shard {
             log_limit: LogLimit::default(),
             directories: parts.directories,
             retained: Vec::new(),
-            retention: parts.retention,
-            compaction: Compaction::new(parts.compaction, hash_key),
+            retention_check_ms: parts.retention_check_ms,
+            compaction: Compaction::new(hash_key),
             moved: Vec::new(),
             early: VecDeque::new(),
             room: false,
             stopping: false,
         };
+        if parts.is_cleaning {
+            core.await_first_look();
+        }
         for target in core.storage.all_partitions() {
             core.load_groups(target);
         }
@@ -255,7 +257,8 @@ impl Shard {
         let (ring, core) = (&mut self.ring, &mut self.core);
         match completion {
             Completion::Accepted { listener, socket, peer } => {
-                core.clients.accept(ring, listener, socket, peer, core.now);
+                let count_max = core.connections_max();
+                core.clients.accept(ring, listener, (socket, peer), count_max, core.now);
             }
             Completion::AcceptFailed { error, .. } => {
                 if core.log_limit.allows(core.now) {
@@ -288,14 +291,10 @@ impl Shard {
             }
             Timer::Retention => {
                 self.core.begin_retention();
-                let next = self.core.now.plus_ms(self.core.retention.check_ms);
+                let next = self.core.now.plus_ms(self.core.retention_check_ms);
                 self.core.timers.add(next, Timer::Retention);
             }
-            Timer::Compaction => {
-                self.core.begin_compaction();
-                let next = self.core.now.plus_ms(self.core.compaction.backoff_ms());
-                self.core.timers.add(next, Timer::Compaction);
-            }
+            Timer::Compaction => self.core.on_compaction_timer(),
             Timer::Groups => self.core.tick_groups(),
         }
     }
@@ -394,6 +393,11 @@ impl Core {
     pub fn owner(&self, id: TopicPartition) -> Option<ShardId> {
         let lane = self.metadata.catalog.lane_of(id)?;
         Some(ShardId(lane.0 % self.mailbox.shards_count() as u16))
+    }
+
+    /// This shard's part of `max.connections`.
+    fn connections_max(&self) -> usize {
+        self.metadata.catalog.broker.config().connections_max.div_ceil(self.mailbox.shards_count())
     }
 
     /// Sends an outcome to whoever asked.
@@ -542,7 +546,13 @@ impl Core {
                     self.load_groups(id);
                 }
                 MetadataRecord::TopicSettingsChanged { topic_id, .. } => {
-                    self.storage.reconfigure(&self.metadata.catalog, *topic_id);
+                    let changed = self.storage.partitions_of(*topic_id);
+                    self.storage.reconfigure(&self.metadata.catalog, changed);
+                }
+                MetadataRecord::BrokerSettingsChanged { .. } => {
+                    let changed = self.storage.all_partitions();
+                    self.storage.reconfigure(&self.metadata.catalog, changed);
+                    self.reconfigure_compaction();
                 }
                 MetadataRecord::TopicDeleted { topic_id } => {
                     let epoch = self.metadata.catalog.epoch();

@@ -7,15 +7,6 @@ use crate::base::ids::TopicPartition;
 use crate::log::AppendError;
 use crate::partition::retention::{Expired, expired};
 
-#[derive(Clone, Copy, Debug)]
-pub struct RetentionOptions {
-    /// Between two looks.
-    pub check_ms: u64,
-    /// Kafka's `producer.id.expiration.ms`: a producer is forgotten that long after it last
-    /// appended. What it appends then is taken as a new producer's.
-    pub producer_expiry_ms: i64,
-}
-
 /// Partitions looked at in one step.
 const STEP_PARTITIONS: usize = 32;
 
@@ -44,7 +35,8 @@ impl Core {
     fn retain(&mut self, target: TopicPartition) -> bool {
         let Some(partition) = self.storage.partition(target) else { return true };
         let (index, log) = (partition.lane, partition.log);
-        let expired_before = self.wall.0.saturating_sub(self.retention.producer_expiry_ms);
+        let expiry_ms = self.metadata.catalog.broker.config().producer_expiry_ms;
+        let expired_before = self.wall.0.saturating_sub(expiry_ms);
         self.storage.lanes[index].expire_producers(log, expired_before);
         let partition = self.storage.partition(target).expect("looked up above");
         let lane = &self.storage.lanes[index];

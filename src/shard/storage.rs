@@ -197,10 +197,10 @@ impl Storage {
         }
     }
 
-    /// A topic's settings have changed: they hold from the next request on.
-    pub fn reconfigure(&mut self, catalog: &Catalog, topic_id: crate::base::ids::TopicId) {
-        let Some(topic) = catalog.topic_by_id(topic_id) else { return };
-        for id in self.partitions_of(topic_id) {
+    /// The settings of these partitions have changed: they hold from the next request on.
+    pub fn reconfigure(&mut self, catalog: &Catalog, changed: Vec<TopicPartition>) {
+        for id in changed {
+            let Some(topic) = catalog.topic_by_id(id.topic_id) else { continue };
             let settings = Self::settings(catalog, id);
             let Some(partition) = self.partition_mut(id) else { continue };
             partition.config = topic.config.clone();

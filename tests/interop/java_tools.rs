@@ -400,10 +400,6 @@ fn settings_change_while_the_broker_runs() {
     assert!(unknown.contains("InvalidConfigurationException"), "{unknown}");
     let broken = configs(&["--alter", "--add-config", "retention.ms=soon"]).expect_err("refused");
     assert!(broken.contains("InvalidConfigurationException"), "{broken}");
-    let mut of_broker = tool(CONFIGS, &["--bootstrap-server", &server, "--entity-type", "brokers"]);
-    let fixed = run(of_broker.args(["--entity-name", "1", "--alter", "--add-config", "num.partitions=3"]));
-    let fixed = fixed.expect_err("refused");
-    assert!(fixed.contains("Cannot update these configs dynamically"), "{fixed}");
 
     // What changed holds at once, and after a crash.
     configs(&["--alter", "--add-config", "retention.ms=1"]).expect("altered");
@@ -415,6 +411,85 @@ fn settings_change_while_the_broker_runs() {
         described.contains("max.message.bytes=5000") && described.contains("retention.ms=1"),
         "{described}"
     );
+    std::fs::remove_dir_all(&dir).ok();
+}
+
+#[test]
+fn settings_of_the_broker_change_while_it_runs() {
+    if let Err(why) = install::java() {
+        skipped("settings_of_the_broker_change_while_it_runs", &why);
+        return;
+    }
+    let dir = scratch("alter-broker");
+    let settings = ["cores=0,1", "log.retention.check.interval.ms=50", "log.segment.bytes=2000000"];
+    let mut broker = Broker::start(&dir.join("data"), &settings);
+    let server = broker.address.clone();
+    let configs = |arguments: &[&str]| {
+        run(tool(CONFIGS, &["--bootstrap-server", &server, "--entity-type"]).args(arguments))
+    };
+    let of_node = ["brokers", "--entity-name", "1"];
+    let of_cluster = ["brokers", "--entity-default"];
+    let alter = |of: &[&str], change: &[&str]| configs(&[of, &["--alter"], change].concat());
+    for (topic, own) in [("kept", &["--config", "retention.ms=-1"][..]), ("inherits", &[])] {
+        let create = ["--bootstrap-server", &server, "--create", "--partitions", "4", "--topic", topic];
+        check(TOPICS, &[&create[..], own].concat(), &broker);
+        produce(&broker, topic, "one\ntwo\nthree\n");
+    }
+
+    for (change, why) in [
+        (
+            "num.partitions=3",
+            "InvalidRequestException: Cannot update these configs dynamically: [num.partitions]",
+        ),
+        (
+            "log.retention.ms=soon",
+            "InvalidRequestException: Invalid value soon for configuration log.retention.ms: ",
+        ),
+        ("no.such.setting=1", "InvalidConfigurationException: Unknown broker config name: no.such.setting"),
+    ] {
+        for of in [&of_node[..], &of_cluster[..]] {
+            let refused = alter(of, &["--add-config", change]).expect_err(change);
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+
+    // What changes reaches the partitions of every shard, but not a topic with its own.
+    alter(&of_cluster, &["--add-config", "log.retention.ms=1,max.connections=500"]).expect("altered");
+    let earliest = |broker: &Broker, topic: &str| {
+        let arguments = ["--bootstrap-server", &broker.address, "--topic", topic, "--time", "earliest"];
+        let said = check(OFFSETS, &arguments, broker);
+        said.lines().filter_map(|line| line.rsplit(':').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    assert!((0..60).any(|_| earliest(&broker, "inherits") == 3), "{}", broker.log());
+    assert_eq!(earliest(&broker, "kept"), 0);
+    alter(&of_node, &["--add-config", "log.retention.ms=3600000"]).expect("altered");
+
+    let kept = |broker: &Broker| {
+        let described = configs(&[&of_node[..], &["--describe", "--all"]].concat()).expect("described");
+        let retention = "log.retention.ms=3600000 sensitive=false synonyms={DYNAMIC_BROKER_CONFIG:log.retention.ms=3600000, DYNAMIC_DEFAULT_BROKER_CONFIG:log.retention.ms=1, DEFAULT_CONFIG:log.retention.ms=604800000}";
+        assert!(described.contains(retention), "{described}");
+        let connections = "max.connections=500 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:max.connections=500, DEFAULT_CONFIG:max.connections=10000}";
+        assert!(described.contains(connections), "{described}");
+        let described = configs(&[&of_cluster[..], &["--describe"]].concat()).expect("described");
+        assert!(described.contains("log.retention.ms=1 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:log.retention.ms=1}"), "{described}");
+        let described =
+            configs(&["topics", "--entity-name", "inherits", "--describe", "--all"]).expect("described");
+        assert!(
+            described.contains("retention.ms=3600000 sensitive=false synonyms={DYNAMIC_BROKER_CONFIG:"),
+            "{described}"
+        );
+        assert!(described.contains("segment.bytes=2000000 sensitive=false synonyms={STATIC_BROKER_CONFIG:log.segment.bytes=2000000, "), "{described}");
+        // Records of this moment are no hour old.
+        produce(broker, "inherits", "young\n");
+    };
+    kept(&broker);
+    broker.kill();
+    broker.restart();
+    kept(&broker);
+    assert_eq!(earliest(&broker, "inherits"), 3, "{}", broker.log());
+
+    alter(&of_node, &["--delete-config", "log.retention.ms"]).expect("altered");
+    assert!((0..60).any(|_| earliest(&broker, "inherits") == 5), "{}", broker.log());
     std::fs::remove_dir_all(&dir).ok();
 }
 

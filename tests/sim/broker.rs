@@ -13,23 +13,21 @@ use corelane::base::ids::{
 };
 use corelane::base::queue::{self, Receiver, Sender};
 use corelane::base::random::Random;
+use corelane::catalog::broker_config::{BrokerConfig, BrokerSettings};
 use corelane::catalog::{Catalog, MetadataRecord, Replica};
 use corelane::control::command::{ControlCommand, ControlEvent, ControlOutcome};
 use corelane::control::{DetachedControl, PRODUCER_ID_BLOCK};
 use corelane::coordinator;
 use corelane::log::{Lane, LaneError, LaneOptions, prepare_dir};
 use corelane::metrics::Cells;
-use corelane::partition::topic_config::TopicConfig;
 use corelane::protocol::compression::Codecs;
 use corelane::ring::sim::World;
 use corelane::ring::{Ring, Sleep};
 use corelane::shard::clients::{ClientLimits, Clients};
-use corelane::shard::compaction::CompactionOptions;
 use corelane::shard::directories::Directories;
 use corelane::shard::host::Host;
 use corelane::shard::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use corelane::shard::metadata::Metadata;
-use corelane::shard::retention::RetentionOptions;
 use corelane::shard::storage::Storage;
 use corelane::shard::worker::{self, Job, WorkerHandle};
 use corelane::shard::{Shard, ShardParts};
@@ -219,8 +217,8 @@ impl Broker {
                 mailbox: Mailbox::new(id, peers, receivers),
                 directories: Directories::default(),
                 group_options: coordinator::Options::default(),
-                retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
-                compaction: CompactionOptions::default(),
+                retention_check_ms: 300_000,
+                is_cleaning: true,
             });
             (shard, Host::default())
         });
@@ -230,8 +228,9 @@ impl Broker {
     }
 
     fn catalog(&self) -> Catalog {
-        let defaults = TopicConfig { segment_bytes: self.scenario.segment_bytes, ..TopicConfig::default() };
-        let mut catalog = Catalog::new(NODE, defaults);
+        let mut start = BrokerConfig::default();
+        start.topic_defaults.segment_bytes = self.scenario.segment_bytes;
+        let mut catalog = Catalog::new(NODE, BrokerSettings::new(start, Default::default()));
         self.records.iter().for_each(|record| catalog.apply(record));
         catalog
     }
@@ -350,12 +349,7 @@ impl Broker {
 }
 
 fn limits() -> ClientLimits {
-    ClientLimits {
-        request_bytes_max: 1 << 20,
-        cold_request_bytes_max: 1 << 20,
-        idle_ms_max: 600_000,
-        connections_max: 100,
-    }
+    ClientLimits { request_bytes_max: 1 << 20, cold_request_bytes_max: 1 << 20, idle_ms_max: 600_000 }
 }
 
 fn post(sender: &mut Sender<Mail>, mail: Mail) {

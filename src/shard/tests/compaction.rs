@@ -11,7 +11,7 @@ use crate::shard::compaction::CompactionCounts;
 
 /// A compacted topic with segments of a mebibyte, and eleven batches of four keys in it: three segments
 /// that are full and one that isn't.
-fn filled(settings: &[(&str, &str)]) -> Machine {
+pub(super) fn filled(settings: &[(&str, &str)]) -> Machine {
     let mut machine = Machine::new(1, 1);
     let all = [("cleanup.policy", "compact"), ("segment.bytes", "1048576")];
     let all = all.iter().chain(settings).map(|(name, value)| (name.to_string(), value.to_string()));
@@ -30,7 +30,7 @@ fn filled(settings: &[(&str, &str)]) -> Machine {
 }
 
 /// Turns, a millisecond each: the disk is slow.
-fn until(machine: &mut Machine, is_over: impl Fn(&Machine) -> bool) {
+pub(super) fn until(machine: &mut Machine, is_over: impl Fn(&Machine) -> bool) {
     for _ in 0..20_000 {
         if is_over(machine) {
             return;
@@ -41,7 +41,7 @@ fn until(machine: &mut Machine, is_over: impl Fn(&Machine) -> bool) {
     panic!("what a test waits for didn't happen");
 }
 
-fn counts(machine: &Machine) -> CompactionCounts {
+pub(super) fn counts(machine: &Machine) -> CompactionCounts {
     machine.shards[0].0.core.compaction.counts()
 }
 

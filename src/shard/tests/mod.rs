@@ -1,5 +1,6 @@
 //! Shards on a simulated machine, turned one by one, so that a test decides what happens in between.
 
+mod broker_settings;
 mod compaction;
 mod counts;
 mod directories;
@@ -13,12 +14,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::clients::{ClientLimits, Clients};
-use super::compaction::CompactionOptions;
 use super::directories::Directories;
 use super::host::Host;
 use super::mail::{Mail, Mailbox, Peer, QUEUE_MAILS};
 use super::metadata::Metadata;
-use super::retention::RetentionOptions;
 use super::room::RoomOptions;
 use super::storage::Storage;
 use super::worker::WorkerHandle;
@@ -28,6 +27,7 @@ use crate::base::ids::{
     DirectoryId, LaneId, LeaderEpoch, NodeId, PartitionId, ShardId, TopicId, TopicPartition,
 };
 use crate::base::queue::{self, Receiver, Sender};
+use crate::catalog::broker_config::BrokerSettings;
 use crate::catalog::{Catalog, MetadataRecord, Replica};
 use crate::control::DetachedControl;
 use crate::control::command::ControlEvent;
@@ -35,7 +35,6 @@ use crate::coordinator;
 use crate::log::{Lane, LaneOptions, prepare_dir};
 use crate::metrics::Cells;
 use crate::metrics::directory::DirectoryCells;
-use crate::partition::topic_config::TopicConfig;
 use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
 use crate::protocol::compression::Codecs;
 use crate::protocol::reader::Reader;
@@ -84,7 +83,7 @@ fn target(partition: i32) -> TopicPartition {
 }
 
 fn catalog(records: &[MetadataRecord]) -> Catalog {
-    let mut catalog = Catalog::new(NODE, TopicConfig::default());
+    let mut catalog = Catalog::new(NODE, BrokerSettings::default());
     records.iter().for_each(|record| catalog.apply(record));
     catalog
 }
@@ -174,7 +173,6 @@ impl Machine {
                 request_bytes_max: 1 << 20,
                 cold_request_bytes_max: 1 << 20,
                 idle_ms_max: 600_000,
-                connections_max: 100,
             };
             let mut known = catalog(&self.records);
             self.unused.into_iter().for_each(|directory| {
@@ -196,8 +194,8 @@ impl Machine {
                 mailbox: Mailbox::new(id, peers, receivers),
                 directories: Directories::new(self.directories.clone(), self.rooms),
                 group_options: coordinator::Options::default(),
-                retention: RetentionOptions { check_ms: 300_000, producer_expiry_ms: 86_400_000 },
-                compaction: CompactionOptions::default(),
+                retention_check_ms: 300_000,
+                is_cleaning: true,
             });
             self.shards.push((shard, Host::default()));
         }

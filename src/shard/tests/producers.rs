@@ -18,10 +18,11 @@ fn sequenced(sequence: i32) -> Vec<u8> {
 }
 
 /// Whether a batch in the middle of a producer's sequence is taken as a new producer's.
-fn is_forgotten_after(ms: u64) -> bool {
+fn is_forgotten_after(ms: u64, settings: &[(&str, &str)]) -> bool {
     let mut machine = Machine::new(1, 1);
     let client = machine.connect();
     assert_eq!(machine.produce(&client, 0, &sequenced(0)), 0);
+    machine.set_broker(false, settings);
     // An operation in flight would look like one that hangs.
     machine.pass(3_000);
     machine.world.advance(ms);
@@ -36,6 +37,7 @@ fn is_forgotten_after(ms: u64) -> bool {
 
 #[test]
 fn a_producer_is_known_for_a_day_after_it_last_appended() {
-    assert!(!is_forgotten_after(DAY_MS / 2));
-    assert!(is_forgotten_after(DAY_MS + 3_600_000));
+    assert!(!is_forgotten_after(DAY_MS / 2, &[]));
+    assert!(is_forgotten_after(DAY_MS + 3_600_000, &[]));
+    assert!(is_forgotten_after(DAY_MS / 2, &[("producer.id.expiration.ms", "3600000")]));
 }
