@@ -3,12 +3,11 @@ import contextlib, itertools, os, statistics, threading, time
 
 from brokers import GIB, MIB, cpu_seconds, is_crowded, median_spread, rss_bytes, say
 from row import at, drop_caches, results_of, wait_until
-from wire import LATEST, Wire, batch, stalled_readers
+from wire import Wire, batch, stalled_readers
 
 OLD, KEYED = "old", "keyed"
 PARTITIONS = 16
 LOAD = ["--partitions", str(PARTITIONS), "--connections", "16", "--in-flight", "5", "--record-bytes", "1024", "--batch-bytes", "16384"]
-RECORDS_PER_REQUEST = 15
 READER = ["--connections", "1", "--max-bytes", str(MIB), "--partition-max-bytes", str(MIB)]
 # Runs of one kind that differ by more decide nothing.
 NOISE_MAX = 1.2
@@ -199,7 +198,7 @@ def beside_summary(lines):
            f"16 KiB batches of 1 KiB records, {PARTITIONS} partitions, 16 connections, acks=all on a durable topic, open loop at {scene[-1]['rate']:.0f} records/s"
            f"{saturation}, {shape['seconds']:.0f} s a run. Broker on one core, load on the other. Pairs A (alone), B (beside) follow each other, all kinds in turn; caches are"
            " dropped before each run. p99 in ms from the intended send time, min / **median** / max over the pairs; the ratio B / A is taken pair by pair.",
-           "", f"- compaction: a topic of {scene[-1]['beside_gib']:g} GiB of keyed records is compacted again and again (`log.cleaner.backoff.ms` 100, `min.cleanable.dirty.ratio` 0,"
+           "", f"- compaction: a topic of {scene[-1]['beside_gib']:g} GiB of keyed records in 1 MiB batches, 64 MiB segments, is compacted again and again (`log.cleaner.backoff.ms` 100, `min.cleanable.dirty.ratio` 0,"
            " `max.compaction.lag.ms` 1), of which nearly all stay",
            f"- catch-up: one `corelane-load consume`, 1 MiB fetches, over {scene[-1]['old_bytes'] / GIB:.1f} GiB, as fast as it goes",
            "- stalled: connections that asked for 50 MiB of the same and take nothing, once the broker has nothing to do for them any more"

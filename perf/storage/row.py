@@ -1,8 +1,7 @@
 """Row: what every row of perf/storage/run works with: its folders, its broker, its results."""
 import json, os, pathlib, shutil, sys, time
 
-from brokers import GIB, MIB, Corelane, Generator, environment, say, text_of
-from wire import Wire
+from brokers import GIB, MIB, Corelane, Generator, environment, text_of
 
 BIG_BATCHES = ["--in-flight", "5", "--record-bytes", "1024", "--batch-bytes", str(MIB)]
 
@@ -53,8 +52,8 @@ class Row:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def drop(self, broker):
-        """Stops a broker and removes its data, but for its log."""
-        broker.stop()
+        """Ends a broker and removes its data, but for its log."""
+        broker.kill()
         shutil.rmtree(broker.folder / "data", ignore_errors=True)
 
 
@@ -97,6 +96,3 @@ def wait_until(what, seconds, done, pause=0.1):
 
 def results_of(lines, kind):
     return [line for line in lines if line["kind"] == kind]
-
-
-__all__ = ["GIB", "MIB", "Row", "Wire", "at", "drop_caches", "results_of", "say", "used_bytes", "wait_until"]
