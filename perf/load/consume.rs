@@ -11,6 +11,7 @@ use crate::usage::Snapshot;
 use crate::verify::{Checker, Ledger, Verification};
 use corelane::protocol::record::records;
 use corelane::protocol::record_batch::{BatchHeader, HEADER_BYTES};
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How long a broker may give nothing while records are left to be read.
@@ -126,7 +127,7 @@ fn invalid_because(fetcher: &Fetcher, verification: Option<&Verification>, recor
     if !fetcher.counts.errors.is_empty() {
         reasons.push("the broker answered errors".to_string());
     }
-    if verification.is_some_and(|verification| verification.findings > 0) {
+    if verification.is_some_and(|verification| verification.findings.count > 0) {
         reasons.push("what was read is not what was written".to_string());
     }
     if records == 0 {
@@ -178,9 +179,21 @@ fn read_until(fetcher: &mut Fetcher, window: &mut Window, until_ns: u64) -> Resu
 pub fn read_back(
     bootstrap: &str,
     topic: &str,
-    from: &std::collections::BTreeMap<i32, i64>,
+    from: &BTreeMap<i32, i64>,
     ledger: Ledger,
 ) -> Result<Verification, Failure> {
+    let mut checker = Checker::new(Some(ledger));
+    read_to_end(bootstrap, topic, from, |partition, batch| checker.check(partition, batch))?;
+    Ok(checker.finish())
+}
+
+/// Gives every batch from `from` to the log's end to `each`, partition by partition in order.
+pub fn read_to_end(
+    bootstrap: &str,
+    topic: &str,
+    from: &BTreeMap<i32, i64>,
+    mut each: impl FnMut(i32, &[u8]),
+) -> Result<(), Failure> {
     let leaders = Client::connect(bootstrap)?.leaders(topic)?;
     let partitions: Vec<i32> = from.keys().copied().collect();
     let ends = offsets_at_leaders(&leaders, topic, &partitions, OFFSET_LATEST)?;
@@ -196,7 +209,6 @@ pub fn read_back(
     let limits =
         FetchLimits { max_bytes: 8 << 20, partition_max_bytes: 4 << 20, min_bytes: 1, max_wait_ms: 500 };
     let mut fetcher = Fetcher::connect(topic, limits, 2, &leaders, &readings)?;
-    let mut checker = Checker::new(Some(ledger));
     let mut progress_ns = fetcher.now_ns();
     while !fetcher.is_done() {
         let now = fetcher.now_ns();
@@ -206,11 +218,11 @@ pub fn read_back(
         fetcher.turn(now + 1_000_000_000, &mut |now, event| {
             if let Event::Batch { partition, batch, .. } = event {
                 progress_ns = now;
-                checker.check(partition, batch);
+                each(partition, batch);
             }
         })?;
     }
-    Ok(checker.finish())
+    Ok(())
 }
 
 fn describe(options: &ConsumeOptions) -> serde_json::Value {

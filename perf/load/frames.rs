@@ -1,6 +1,7 @@
 //! Frames: whole Produce requests, encoded once; what changes from send to send is patched in place.
 
 use crate::client::write_header;
+use crate::keys::{KEY_BYTES, Keys};
 use crate::responses::PRODUCE_VERSION;
 use corelane::base::checksum::crc32c;
 use corelane::base::random::Random;
@@ -8,7 +9,7 @@ use corelane::protocol::api_key::ApiKey;
 use corelane::protocol::batch_builder::{BatchBuilder, BatchOptions};
 use corelane::protocol::compression::Codecs;
 use corelane::protocol::frame;
-use corelane::protocol::record::records;
+use corelane::protocol::record::{RecordView, records};
 use corelane::protocol::record_batch::{CRC_START, HEADER_BYTES};
 use corelane::protocol::writer::Writer;
 
@@ -73,10 +74,11 @@ pub enum BatchSize {
 }
 
 impl BatchSize {
+    /// `record_bytes`: of key and value.
     fn has_room(self, records_count: usize, size_bytes: usize, record_bytes: usize) -> bool {
         match self {
             Self::Records(wanted) => records_count < wanted.max(1),
-            // Varints make a record at most 20 bytes longer than its value.
+            // Varints make a record at most 20 bytes longer than its key and value.
             Self::Bytes(bytes) => records_count == 0 || size_bytes + record_bytes + 20 <= bytes,
         }
     }
@@ -87,26 +89,39 @@ pub struct Template {
     batch: Vec<u8>,
     /// Where each record's value begins in the batch.
     values_at: Vec<usize>,
+    keys: Option<Keys>,
+    /// Where each record's key begins; empty without keys.
+    keys_at: Vec<usize>,
 }
 
 impl Template {
     /// Precondition: `record_bytes >= STAMP_BYTES`.
-    pub fn new(seed: u64, record_bytes: usize, size: BatchSize, timestamp_ms: i64) -> Self {
+    pub fn new(
+        seed: u64,
+        record_bytes: usize,
+        keys: Option<Keys>,
+        size: BatchSize,
+        timestamp_ms: i64,
+    ) -> Self {
         let mut random = Random::new(seed);
         let mut builder = BatchBuilder::new(BatchOptions::default());
         let mut value = vec![0; record_bytes];
+        let key = keys.map(|_| [0; KEY_BYTES]);
+        let key = key.as_ref().map(|key| &key[..]);
+        let key_bytes = key.map_or(0, <[u8]>::len);
         let mut count = 0;
-        while size.has_room(count, builder.size_bytes(), record_bytes) {
+        while size.has_room(count, builder.size_bytes(), record_bytes + key_bytes) {
             count += 1;
             random.fill(&mut value[STAMP_BYTES..]);
             let crc = crc32c(&value[STAMP_BYTES..]);
             let stamp = Stamp { partition: 0, stream: 0, number: 0, sent_ns: 0, crc };
             value[..STAMP_BYTES].copy_from_slice(&stamp.to_bytes());
-            builder.push(timestamp_ms, None, Some(&value), &[]);
+            builder.push(timestamp_ms, key, Some(&value), &[]);
         }
         let batch = builder.finish(&mut Codecs::default());
-        let values_at = values_at(&batch);
-        Self { batch, values_at }
+        let values_at = places(&batch, |record| record.value);
+        let keys_at = places(&batch, |record| record.key);
+        Self { batch, values_at, keys, keys_at }
     }
 
     pub fn records_count(&self) -> usize {
@@ -118,12 +133,12 @@ impl Template {
     }
 }
 
-/// Position of every record's value in an uncompressed batch.
-fn values_at(batch: &[u8]) -> Vec<usize> {
+/// Position of a part of every record in an uncompressed batch.
+fn places(batch: &[u8], part: for<'a> fn(&RecordView<'a>) -> Option<&'a [u8]>) -> Vec<usize> {
     let start = batch.as_ptr() as usize;
     records(i32::MAX, &batch[HEADER_BYTES..])
         .map_while(Result::ok)
-        .filter_map(|record| record.value.map(|value| value.as_ptr() as usize - start))
+        .filter_map(|record| part(&record).map(|bytes| bytes.as_ptr() as usize - start))
         .collect()
 }
 
@@ -179,13 +194,17 @@ impl ProduceFrame {
         self.bytes[CORRELATION_AT..CORRELATION_AT + 4].copy_from_slice(&correlation_id.to_be_bytes());
     }
 
-    /// Numbers the records of each batch from `first_number` on and stamps them.
+    /// Numbers the records of each batch from `first_number` on, stamps them, and gives them their keys.
     pub fn number(&mut self, template: &Template, first_number: u64, sent_ns: u64) {
         for at in &self.batches_at {
             for (number, value_at) in (first_number..).zip(&template.values_at) {
                 let value = &mut self.bytes[at + value_at..][8..24];
                 value[..8].copy_from_slice(&number.to_be_bytes());
                 value[8..].copy_from_slice(&sent_ns.to_be_bytes());
+            }
+            let Some(keys) = template.keys else { continue };
+            for (number, key_at) in (first_number..).zip(&template.keys_at) {
+                self.bytes[at + key_at..][..KEY_BYTES].copy_from_slice(&keys.of(number));
             }
         }
         self.seal(template);
@@ -209,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_frame_is_a_request_a_broker_accepts_after_every_patch() {
-        let template = Template::new(7, 100, BatchSize::Records(200), 5);
+        let keys = Keys(50);
+        let template = Template::new(7, 100, Some(keys), BatchSize::Records(200), 5);
         let mut frame = ProduceFrame::new(&template, "t", -1, 3, &[4, 9]);
         for round in 0..3u64 {
             frame.set_correlation_id(round as i32);
@@ -224,7 +244,9 @@ mod tests {
                 let batch = partition.records.expect("a batch");
                 assert_eq!(validate(batch).expect("valid").records_count.get(), 200);
                 for (index, record) in records(200, &batch[HEADER_BYTES..]).enumerate() {
-                    let value = record.expect("well formed").value.expect("a value");
+                    let record = record.expect("well formed");
+                    let value = record.value.expect("a value");
+                    assert_eq!(record.key, Some(&keys.of(round * 200 + index as u64)[..]));
                     let (stamp, is_whole) = Stamp::read(value).expect("a stamp");
                     assert!(is_whole);
                     assert_eq!((stamp.partition, stamp.stream), (partition.partition.0 as u32, 3));
@@ -237,7 +259,7 @@ mod tests {
     #[test]
     fn as_many_records_as_fit_are_taken() {
         for bytes in [10, 16_384, 1 << 20] {
-            let template = Template::new(1, 1024, BatchSize::Bytes(bytes), 0);
+            let template = Template::new(1, 1024, None, BatchSize::Bytes(bytes), 0);
             assert!(template.records_count() == 1 || template.batch_bytes() <= bytes);
             assert!(template.batch_bytes() + 1044 > bytes);
         }

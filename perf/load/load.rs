@@ -8,6 +8,7 @@ use crate::Failure;
 use crate::client::code_name;
 use crate::frame_stream::FrameStream;
 use crate::frames::{BatchSize, ProduceFrame, Template};
+use crate::keys::Keys;
 use crate::options::{Acks, ProduceOptions, Rate};
 use crate::producer::{Demand, Pending, Producer, Sending, shares};
 use crate::responses::read_produce;
@@ -59,7 +60,8 @@ impl<'a> Load<'a> {
         timestamp_ms: u64,
     ) -> Result<Self, Failure> {
         let size = options.batch_records.map_or(BatchSize::Bytes(options.batch_bytes), BatchSize::Records);
-        let template = Template::new(options.seed, options.record_bytes, size, timestamp_ms as i64);
+        let keys = options.keys.map(Keys);
+        let template = Template::new(options.seed, options.record_bytes, keys, size, timestamp_ms as i64);
         let at_once = options.partitions_per_request.max(1);
         let mut producers = Vec::new();
         for (address, partitions) in leaders {
@@ -92,7 +94,7 @@ impl<'a> Load<'a> {
             demand: Demand {
                 in_flight_max: options.in_flight.max(1),
                 end_ns: 0,
-                is_numbered: options.verify || options.stamp,
+                is_numbered: options.verify || options.stamp || options.keys.is_some(),
                 is_recorded: options.verify,
             },
             from_ns: 0,

@@ -6,10 +6,12 @@
 //! perf/README.md.
 
 mod client;
+mod compacted;
 mod consume;
 mod fetch;
 mod frame_stream;
 mod frames;
+mod keys;
 mod load;
 mod options;
 mod produce;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match options::Options::parse().command {
         options::Command::Produce(options) => produce::run(&options).and_then(after(&options.common)),
         options::Command::Consume(options) => consume::run(&options).and_then(after(&options.common)),
+        options::Command::Compacted(options) => compacted::run(&options),
     };
     match outcome {
         // A run that measured nothing fit to quote, or whose records were not all there, fails.

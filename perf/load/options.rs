@@ -15,6 +15,8 @@ pub enum Command {
     Produce(ProduceOptions),
     /// Read records with long polls.
     Consume(ConsumeOptions),
+    /// Check what compaction left of a topic that one `produce --keys` wrote: the last record of every key.
+    Compacted(CompactedOptions),
 }
 
 #[derive(Args)]
@@ -81,6 +83,10 @@ pub struct ProduceOptions {
     /// Seed of the records' content and of Poisson arrivals.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Number the records and give each a key, one of so many a partition, evenly and without order. For
+    /// `compacted` the topic must be new, and its partitions a multiple of the connections.
+    #[arg(long)]
+    pub keys: Option<u64>,
     /// Number the records, and read everything back afterwards: every acknowledged record must be there
     /// once, in order, at its offset, with its content.
     #[arg(long)]
@@ -121,6 +127,18 @@ pub struct ConsumeOptions {
     /// Measure from the time that `produce --stamp` wrote into the records, on the same machine.
     #[arg(long)]
     pub latency: bool,
+}
+
+#[derive(Args)]
+pub struct CompactedOptions {
+    /// Any broker of the cluster, HOST:PORT.
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    pub bootstrap: String,
+    #[arg(long, default_value = "load")]
+    pub topic: String,
+    /// As given to `produce`.
+    #[arg(long)]
+    pub keys: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

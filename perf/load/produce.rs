@@ -16,6 +16,9 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
     if options.record_bytes < STAMP_BYTES {
         return Err(Failure::new(format!("--record-bytes: at least {STAMP_BYTES}")));
     }
+    if options.keys == Some(0) {
+        return Err(Failure::new("--keys: at least 1"));
+    }
     // A late timer is lag of our own; without the privilege it is 50 µs.
     nix::sys::prctl::set_timerslack(1).ok();
     let mut client = Client::connect(&common.bootstrap)?;
@@ -104,7 +107,7 @@ fn invalid_because(result: &RunResult) -> Vec<String> {
         reasons
             .push("the offered rate was not reached: latency grows with the length of the run".to_string());
     }
-    if result.verification.as_ref().is_some_and(|verification| verification.findings > 0) {
+    if result.verification.as_ref().is_some_and(|verification| verification.findings.count > 0) {
         reasons.push("what was read back is not what was acknowledged".to_string());
     }
     if result.records == 0 {
@@ -124,6 +127,7 @@ fn describe(options: &ProduceOptions) -> serde_json::Value {
         "record_bytes": options.record_bytes,
         "batch_bytes": options.batch_bytes,
         "batch_records": options.batch_records,
+        "keys": options.keys,
         "partitions_per_request": options.partitions_per_request,
         "arrivals": format!("{:?}", options.arrivals),
         "acks": options.acks.number(),

@@ -89,9 +89,9 @@ impl RunResult {
         if let Some(verification) = &self.verification {
             eprintln!(
                 "  verified {} records in {} batches, {} findings",
-                verification.records, verification.batches, verification.findings
+                verification.records, verification.batches, verification.findings.count
             );
-            verification.samples.iter().for_each(|sample| eprintln!("    {sample}"));
+            verification.findings.samples.iter().for_each(|sample| eprintln!("    {sample}"));
         }
         for (name, count) in &self.errors {
             eprintln!("  error    {name}: {count}");

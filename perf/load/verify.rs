@@ -34,8 +34,32 @@ pub struct Verification {
     pub acknowledged_batches: u64,
     /// Batches that were there though their answer never came or was an error.
     pub unacknowledged_batches_found: u64,
-    pub findings: u64,
+    #[serde(flatten)]
+    pub findings: Findings,
+}
+
+/// What is not as it should be.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Findings {
+    #[serde(rename = "findings")]
+    pub count: u64,
+    /// The first of them in words.
     pub samples: Vec<String>,
+}
+
+impl Findings {
+    pub fn add(&mut self, what: String) {
+        self.add_all(std::iter::once(what));
+    }
+
+    pub fn add_all(&mut self, all: impl Iterator<Item = String>) {
+        for what in all {
+            self.count += 1;
+            if self.samples.len() < SAMPLES_MAX {
+                self.samples.push(what);
+            }
+        }
+    }
 }
 
 /// Checks batches as they are read, partition by partition in order.
@@ -55,10 +79,7 @@ impl Checker {
     }
 
     fn find(&mut self, what: String) {
-        self.verification.findings += 1;
-        if self.verification.samples.len() < SAMPLES_MAX {
-            self.verification.samples.push(what);
-        }
+        self.verification.findings.add(what);
     }
 
     /// Forgets where the partition was, because its reader begins at its start again.
@@ -175,7 +196,7 @@ mod tests {
 
     /// Batch number `index` of stream 2 in partition 5, at `base`.
     fn batch(index: u64, base: i64) -> Vec<u8> {
-        let template = Template::new(1, 64, BatchSize::Records(10), 0);
+        let template = Template::new(1, 64, None, BatchSize::Records(10), 0);
         let mut frame = ProduceFrame::new(&template, "t", -1, 2, &[5]);
         frame.number(&template, index * 10, 0);
         let body = &frame.bytes[4 + 8 + 2 + crate::client::CLIENT_ID.len() + 1..];
@@ -192,7 +213,7 @@ mod tests {
         for batch in read {
             checker.check(5, batch);
         }
-        checker.finish().samples
+        checker.finish().findings.samples
     }
 
     #[test]
