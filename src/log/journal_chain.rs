@@ -229,7 +229,10 @@ impl<'a, 'd, 'r> Walk<'a, 'd, 'r> {
             found
         };
         let number = self.end.chain.number;
-        let counted = number <= self.counted.group && !mutation::is(Mutation::IgnoreCounted);
+        // An image waits for the entries that its rows reflect: the group that has the last of them may be one
+        // behind those that it counts.
+        let counts = number <= self.counted.group || self.end.item_next < self.counted.item;
+        let counted = counts && !mutation::is(Mutation::IgnoreCounted);
         let later = match found {
             Found::Unreadable | Found::Newer => None,
             Found::Nothing | Found::HeaderOnly | Found::Short => self.find_later(number)?,
@@ -327,7 +330,7 @@ impl<'a, 'd, 'r> Walk<'a, 'd, 'r> {
 
     /// The newest groups are lost: the next one has a number that none of them had.
     fn end_after_gap(mut self) -> ReplayEnd {
-        self.end.chain.number = self.counted.group + 1;
+        self.end.chain.number = self.counted.group.max(self.end.chain.number) + 1;
         self.end.item_next = self.end.item_next.max(self.counted.item);
         self.end
     }
