@@ -1,6 +1,6 @@
 //! Clients: the connections of one shard, from accept to close.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::net::SocketAddr;
 
@@ -30,6 +30,10 @@ const IN_FLIGHT_BYTES_RESUME: usize = 4 << 20;
 
 /// A send takes about this much at most, so that a slow reader pins no more.
 pub const SEND_BYTES_MAX: usize = 256 * 1024;
+
+/// Streams are filled with about so much in a turn, of all connections: some milliseconds of copying. A
+/// thousand readers that arrive at once then don't keep producers waiting until their sockets are full.
+pub const FILL_BYTES_MAX: usize = 2 << 20;
 
 /// A connection that takes no byte of a response for this long is closed.
 const STALLED_MS_MAX: u64 = 30_000;
@@ -67,8 +71,11 @@ pub struct Clients {
     pub connections: Slab<Connection<Key>>,
     sockets: HashMap<SocketId, Key, BuildHasherDefault<Fnv>>,
     listeners: Vec<ListenerId>,
-    /// Connections with something to send or to go on reading, once each.
-    dirty: Vec<Key>,
+    /// Connections with something to send or to go on reading, once each, oldest first.
+    dirty: VecDeque<Key>,
+    /// Those whose streams wait for the next turn.
+    deferred: Vec<Key>,
+    fill_bytes_left: usize,
     limits: ClientLimits,
     frame_buffers: FrameBuffers,
     pub counts: ClientCounts,
@@ -82,7 +89,9 @@ impl Clients {
             connections: Slab::default(),
             sockets: HashMap::default(),
             listeners,
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            deferred: Vec::new(),
+            fill_bytes_left: FILL_BYTES_MAX,
             limits,
             frame_buffers: FrameBuffers::default(),
             counts: ClientCounts::default(),
@@ -123,8 +132,21 @@ impl Clients {
         if let Some(state) = self.connections.get_mut(connection)
             && !std::mem::replace(&mut state.dirty, true)
         {
-            self.dirty.push(connection);
+            self.dirty.push_back(connection);
         }
+    }
+
+    /// Streams may be filled again.
+    pub fn begin_turn(&mut self) {
+        self.fill_bytes_left = FILL_BYTES_MAX;
+        for key in std::mem::take(&mut self.deferred) {
+            self.mark_dirty(key);
+        }
+    }
+
+    /// Streams wait for the next turn: it mustn't sleep.
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -258,7 +280,7 @@ impl Core {
 
     /// Sends what is ready and goes on reading where there is room again.
     pub fn flush_clients(&mut self, ring: &mut Ring) {
-        while let Some(key) = self.clients.dirty.pop() {
+        while let Some(key) = self.clients.dirty.pop_front() {
             if let Some(connection) = self.clients.connections.get_mut(key) {
                 connection.dirty = false;
             }
@@ -300,7 +322,15 @@ impl Core {
                 Next::Stream(request) if out.len() < SEND_BYTES_MAX => *request,
                 Next::Stream(_) | Next::Nothing => break,
             };
-            match self.fill(request, &mut out) {
+            if self.clients.fill_bytes_left == 0 {
+                self.clients.deferred.push(key);
+                break;
+            }
+            let before = out.len();
+            let filled = self.fill(request, &mut out);
+            let left = self.clients.fill_bytes_left;
+            self.clients.fill_bytes_left = left.saturating_sub(out.len() - before);
+            match filled {
                 Filled::Done => {
                     if let Some(connection) = self.clients.connections.get_mut(key) {
                         connection.outbound.stream_done();
@@ -336,6 +366,7 @@ impl Core {
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.sending = true;
         self.clients.counts.sent_bytes += piece.bytes as u64;
+        self.clients.fill_bytes_left = self.clients.fill_bytes_left.saturating_sub(piece.bytes);
         ring.send_file(Token::new(TOKEN_OWNER, key.to_u56()), connection.socket, piece);
     }
 

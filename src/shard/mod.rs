@@ -203,6 +203,7 @@ impl Shard {
         self.core.now = self.ring.now();
         self.core.wall = self.ring.wall_now();
         self.core.look_at_directories();
+        self.core.clients.begin_turn();
         while let Some(completion) = self.ring.next() {
             busy = true;
             self.on_completion(completion);
@@ -242,6 +243,9 @@ impl Shard {
 
     /// When the next turn is due without anything happening.
     pub fn sleep(&self) -> Sleep {
+        if self.core.clients.has_deferred() {
+            return Sleep::No;
+        }
         if self.core.mailbox.is_backed_up() {
             return Sleep::Until(self.core.now.plus_ms(1));
         }
