@@ -188,11 +188,14 @@ impl Reads {
 
 impl Lane {
     pub(super) fn read_later(&mut self, read: u64, log: LogId, segment: u64, purpose: Purpose) {
-        let cached = match &purpose {
-            Purpose::Plan { at, .. } => self.verified_run(log, *at).is_some(),
-            Purpose::Window { check: Check::Known { .. }, .. } => true,
-            _ => false,
-        };
+        // Filling the page cache costs several times what it saves the next reader, and its pages may be new
+        // to a virtual machine: producers mustn't wait for it.
+        let cached = !self.journal.is_in_flight()
+            && match &purpose {
+                Purpose::Plan { at, .. } => self.verified_run(log, *at).is_some(),
+                Purpose::Window { check: Check::Known { .. }, .. } => true,
+                _ => false,
+            };
         let partition = self.partitions.get_mut(log).expect("looked up before");
         partition.leased_mut(segment).expect("what is read exists").leases += 1;
         self.reads.waiting.push_back(Read {
