@@ -100,6 +100,7 @@ impl Lane {
         self.clean_poll(ring);
         self.prove_idle(ring);
         self.scrub_step(ring);
+        self.shrink_step(ring);
         if self.cycle.paused_until.is_some_and(|until| now < until) {
             return false;
         }
@@ -116,7 +117,8 @@ impl Lane {
         let proof = self.wants_proof().then(|| self.cycle.last_group.plus_ms(PROOF_MS));
         let company =
             self.cycle.waits.since().filter(|_| self.takes_groups()).map(|since| since.plus_ms(COMPANY_MS));
-        let times = [proof, company, self.cycle.paused_until, self.jobs.retry_at, self.scrub_at()];
+        let (retry, shrink) = (self.jobs.retry_at, self.shrinks.wake_at());
+        let times = [proof, company, self.cycle.paused_until, retry, self.scrub_at(), shrink];
         times.into_iter().flatten().min()
     }
 

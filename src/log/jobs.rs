@@ -32,6 +32,8 @@ pub(super) enum Job {
     Scrub(ScrubRead),
     /// An operation of the lane's cleaning, whose state is in the lane.
     Clean,
+    /// A piece of the first of the lane's removed files is cut off.
+    Shrink,
 }
 
 /// The result of a job's operation.
@@ -225,6 +227,10 @@ impl Lane {
             }
             Job::Clean => {
                 self.clean_done(ring, done);
+                None
+            }
+            Job::Shrink => {
+                self.shrink_done(ring, &done);
                 None
             }
         };

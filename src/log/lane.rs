@@ -28,6 +28,7 @@ use super::producers::ProducerTable;
 use super::read::Reads;
 use super::scrub::Scrub;
 use super::segment::{self, Segment};
+use super::shrink::Shrinks;
 use super::stats::LaneStats;
 use super::tail::TailPool;
 use crate::base::ids::{LaneId, LeaderEpoch, MonotonicNs, Offset, TopicPartition, WallMs};
@@ -49,6 +50,7 @@ pub struct Lane {
     pub(super) cycle: Cycle,
     pub(super) reads: Reads,
     pub(super) scrub: Scrub,
+    pub(super) shrinks: Shrinks,
     /// When it was opened.
     pub(super) opened: MonotonicNs,
     /// The one cleaning in progress.
@@ -410,6 +412,11 @@ impl Lane {
     /// Why the lane takes nothing any more.
     pub fn fenced(&self) -> Option<&str> {
         self.fenced.as_deref()
+    }
+
+    /// A commit group was begun within the last `ms`: somebody is being served.
+    pub fn is_committing(&self, ms: u64) -> bool {
+        self.now.ms_since(self.cycle.last_group) < ms
     }
 
     pub fn stats(&self) -> LaneStats {

@@ -52,6 +52,7 @@ mod replay;
 mod scrub;
 mod seal;
 mod segment;
+mod shrink;
 mod stats;
 mod stop;
 mod tail;

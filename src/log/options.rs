@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::damage::DamagedPartition;
-use super::format::EntryHeader;
+use super::format::{BLOCK_BYTES, EntryHeader};
 use super::journal::Journal;
 use super::plan::{Plan, Window};
 use crate::base::ids::{LaneId, Offset};
@@ -57,6 +57,8 @@ pub struct LaneOptions {
     pub scrub_bytes_per_second: u64,
     /// All of them, once in this time.
     pub scrub_interval_ms: u64,
+    /// Larger files are given back in pieces of so many bytes once they are removed; whole blocks.
+    pub freed_bytes_max: u64,
     /// What was verified once is verified again each time, and nothing is sent from the page cache.
     pub verify_always: bool,
     /// None but in a test of tests.
@@ -78,6 +80,7 @@ impl LaneOptions {
             reads_max: 16,
             scrub_bytes_per_second: 0,
             scrub_interval_ms: 7 * 86_400_000,
+            freed_bytes_max: 1 << 20,
             verify_always: false,
             control: Control::None,
         }
@@ -104,6 +107,9 @@ impl LaneOptions {
         }
         if u64::from(self.group_bytes_max) > file_bytes {
             return refuse("a commit group fits a journal file");
+        }
+        if self.freed_bytes_max == 0 || !self.freed_bytes_max.is_multiple_of(BLOCK_BYTES as u64) {
+            return refuse("files are given back in whole blocks");
         }
         if self.tail_pool_bytes < 64 << 10 {
             return refuse("the tail pool has at least 64 KiB");

@@ -31,6 +31,7 @@ use super::read::Reads;
 use super::redo::{Finished, Redo};
 use super::replay::FoundFile;
 use super::scrub::Scrub;
+use super::shrink::Shrinks;
 use super::segment::partitions_dir;
 use super::stats::LaneStats;
 use crate::base::ids::MonotonicNs;
@@ -370,6 +371,7 @@ fn assemble(
         cycle: Cycle::default(),
         reads: Reads::new(options.reads_max),
         scrub: Scrub::default(),
+        shrinks: Shrinks::default(),
         opened,
         clean: None,
         segment_next: redo.segment_next,

@@ -26,6 +26,7 @@ impl Lane {
         self.fenced = Some("the lane was stopped".to_owned());
         self.files.shrink(ring, 0);
         self.cached_files.shrink(ring, 0);
+        self.shrinks.close(ring);
         for file in self.journal.used.drain(..) {
             ring.close(file.file);
         }

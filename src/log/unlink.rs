@@ -1,7 +1,8 @@
 //! Unlink: removes the files of deleted segments, of leftovers of cleanings, and of partitions.
 //!
 //! Order: entry durable -> no plan leases them -> files removed -> directory flushed -> forgotten, so
-//! that the next image doesn't name them. A crash in between repeats all of it.
+//! that the next image doesn't name them. A crash in between repeats all of it. Large files are held open
+//! meanwhile, and freed later (`shrink`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -12,12 +13,15 @@ use super::mutation::{self, Mutation};
 use super::options::{LaneEvent, LogId};
 use super::segment::{Segment, partitions_dir};
 use crate::base::slab::Key;
-use crate::ring::{IoError, Ring};
+use crate::ring::{FileId, IoError, OpenMode, Ring};
 
 pub(super) struct Unlink {
     log: LogId,
     removes: Removes,
-    files: VecDeque<PathBuf>,
+    /// With the bytes of each.
+    files: VecDeque<(PathBuf, u64)>,
+    /// Large ones, open.
+    large: Vec<(FileId, u64)>,
     step: Step,
 }
 
@@ -32,6 +36,7 @@ enum Removes {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
+    Open,
     Remove,
     RemoveDir,
     FlushDir,
@@ -111,16 +116,37 @@ impl Lane {
             Removes::Partition => partition.segments.iter().chain(&partition.leftovers).collect(),
         };
         for segment in removed {
-            files.push_back(segment.log_path(&partition.dir));
-            files.push_back(segment.index_path(&partition.dir));
+            files.push_back((segment.log_path(&partition.dir), segment.bytes));
+            files.push_back((segment.index_path(&partition.dir), 0));
             self.files.close(ring, segment.id);
             self.cached_files.close(ring, segment.id);
         }
         let key = self.jobs.reserve();
-        let path = files.front().expect("a segment at least").clone();
-        ring.remove_file(self.jobs.token(key), &path);
-        let job = Unlink { log, removes, files, step: Step::Remove };
+        let mut job = Unlink { log, removes, files, large: Vec::new(), step: Step::Remove };
+        self.unlink_next(ring, key, &mut job);
         self.put_new(key, Some(Job::Unlink(job)));
+    }
+
+    /// The next file, or what comes once all are removed.
+    fn unlink_next(&mut self, ring: &mut Ring, key: Key, job: &mut Unlink) {
+        if let Some((path, bytes)) = job.files.front() {
+            if *bytes > self.options.freed_bytes_max && self.shrinks.takes_one_more(job.large.len()) {
+                job.step = Step::Open;
+                ring.open(self.jobs.token(key), path, OpenMode::Write);
+            } else {
+                job.step = Step::Remove;
+                ring.remove_file(self.jobs.token(key), path);
+            }
+            return;
+        }
+        let dir = self.partition(job.log).dir.clone();
+        if job.removes == Removes::Partition {
+            job.step = Step::RemoveDir;
+            ring.remove_dir(self.jobs.token(key), &dir);
+        } else {
+            job.step = Step::FlushDir;
+            self.jobs.flush_dir(ring, key, &dir);
+        }
     }
 
     pub(super) fn unlink_done(
@@ -131,7 +157,20 @@ impl Lane {
         done: Done,
     ) -> Option<Unlink> {
         if self.fenced.is_some() {
+            if let Done::Opened(Ok(file)) = done {
+                ring.close(file);
+            }
+            job.large.into_iter().for_each(|(file, _)| ring.close(file));
             return None;
+        }
+        if let Done::Opened(opened) = done {
+            let (path, bytes) = job.files.front_mut().expect("it was opened");
+            // One that can't be opened is just removed.
+            let bytes = std::mem::take(bytes);
+            job.large.extend(opened.ok().map(|file| (file, bytes)));
+            job.step = Step::Remove;
+            ring.remove_file(self.jobs.token(key), path);
+            return Some(job);
         }
         // What is gone already is of a run before this one. A directory with strange files in it
         // stays: nothing depends on its absence.
@@ -142,22 +181,14 @@ impl Lane {
         }) {
             let dir = self.partition(job.log).dir.display().to_string();
             self.fence(format!("removing files of {dir} failed: {error}"));
+            job.large.into_iter().for_each(|(file, _)| ring.close(file));
             return None;
         }
         match job.step {
+            Step::Open => unreachable!("seen above"),
             Step::Remove => {
                 job.files.pop_front();
-                if let Some(path) = job.files.front() {
-                    ring.remove_file(self.jobs.token(key), path);
-                } else if job.removes == Removes::Partition {
-                    job.step = Step::RemoveDir;
-                    let dir = self.partition(job.log).dir.clone();
-                    ring.remove_dir(self.jobs.token(key), &dir);
-                } else {
-                    job.step = Step::FlushDir;
-                    let dir = self.partition(job.log).dir.clone();
-                    self.jobs.flush_dir(ring, key, &dir);
-                }
+                self.unlink_next(ring, key, &mut job);
             }
             Step::RemoveDir => {
                 job.step = Step::FlushDir;
@@ -166,6 +197,7 @@ impl Lane {
             }
             Step::FlushDir => {
                 self.unlink_end(&job);
+                self.shrinks.add(job.large);
                 return None;
             }
         }

@@ -296,6 +296,11 @@ impl Ring {
         on!(self, now())
     }
 
+    /// Monotonic time right now, to tell how long something took within a turn.
+    pub fn clock(&mut self) -> MonotonicNs {
+        on!(self, clock())
+    }
+
     /// Wall time as of the last turn. May jump either way.
     pub fn wall_now(&mut self) -> WallMs {
         on!(self, wall_now())

@@ -29,6 +29,10 @@ use crate::ring::Ring;
 const STEP_PARTITIONS: usize = 32;
 /// Bytes of a segment looked at in one step, or one larger batch.
 const WINDOW_BYTES: usize = 252 << 10;
+/// Producers were served if a commit group began within this time; compaction takes one part in so many of
+/// the time then. A step takes up to a millisecond or so where batches are large.
+const SERVED_MS: u64 = 10;
+const SERVED_SHARE: u64 = 4;
 /// How long segments may take to be sealed, or the log to take a cleaning, before it is given up.
 const PATIENCE_MS: u64 = 30_000;
 
@@ -126,7 +130,7 @@ enum Next {
     Step(Step),
 }
 
-/// `log.cleaner.io.max.bytes.per.second`.
+/// `log.cleaner.io.max.bytes.per.second`, and the share of time beside producers.
 #[derive(Default)]
 struct Pace {
     ready_at: MonotonicNs,
@@ -138,6 +142,12 @@ impl Pace {
     fn spend(&mut self, bytes: u64, per_second: f64, now: MonotonicNs) {
         let ns = bytes as f64 / per_second * 1e9;
         self.ready_at = MonotonicNs(self.ready_at.max(now).0.saturating_add(ns as u64));
+    }
+
+    /// A step went from `began` to `ended`: others have their share of the time now.
+    fn rest(&mut self, began: MonotonicNs, ended: MonotonicNs) {
+        let ns = ended.0.saturating_sub(began.0) * (SERVED_SHARE - 1);
+        self.ready_at = self.ready_at.max(MonotonicNs(ended.0 + ns));
     }
 
     fn allows(&mut self, now: MonotonicNs) -> bool {
@@ -228,6 +238,7 @@ impl Core {
             self.compaction.cleaning = Some(cleaning);
             return false;
         }
+        let began = ring.clock();
         let step = match self.storage.partition(cleaning.target) {
             Some(partition) if partition.config.cleanup_compact => {
                 let config = partition.config.clone();
@@ -235,6 +246,9 @@ impl Core {
             }
             _ => Step::GivenUp,
         };
+        if self.storage.lanes.iter().any(|lane| lane.is_committing(SERVED_MS)) {
+            self.compaction.pace.rest(began, ring.clock());
+        }
         match step {
             Step::More => self.compaction.cleaning = Some(cleaning),
             Step::Waits => {
@@ -558,4 +572,19 @@ fn batches(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = behind;
         Some(batch)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_beside_producers_is_followed_by_three_times_as_long_for_them() {
+        let mut pace = Pace::default();
+        assert!(pace.allows(MonotonicNs(100)));
+        pace.rest(MonotonicNs(100), MonotonicNs(150));
+        assert!(!pace.allows(MonotonicNs(299)));
+        assert_eq!(pace.waits_until, Some(MonotonicNs(300)));
+        assert!(pace.allows(MonotonicNs(300)));
+    }
 }

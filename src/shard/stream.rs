@@ -28,6 +28,8 @@ pub struct Stream {
     /// The next bytes of the first hole, not sent yet.
     window: Option<StreamWindow>,
     window_pending: bool,
+    /// The plan whose last piece of a file is on its way: until that has left, the file must stay.
+    leaving: Option<PlanId>,
 }
 
 /// Some of a plan's bytes.
@@ -70,12 +72,13 @@ impl Stream {
             frame_sent: 0,
             window: None,
             window_pending: false,
+            leaving: None,
         }
     }
 
     /// Plans not released yet, when the stream is given up.
     pub fn take_plans(&mut self) -> Vec<PlanId> {
-        self.holes.drain(..).map(|(_, plan)| plan).collect()
+        self.holes.drain(..).map(|(_, plan)| plan).chain(self.leaving.take()).collect()
     }
 }
 
@@ -88,9 +91,13 @@ impl Core {
     }
 
     /// Appends the next bytes of a streamed response to `out`, up to about one send's worth.
+    /// What it gave before has left.
     pub fn fill(&mut self, request: Key, out: &mut Vec<u8>) -> Filled {
+        let own = self.id;
+        if let Some(plan) = self.stream_mut(request).and_then(|stream| stream.leaving.take()) {
+            self.release(plan);
+        }
         loop {
-            let own = self.id;
             let stream = self.stream_mut(request).expect("a streaming request has its stream");
             let piece_end = stream.holes.front().map_or(stream.frame.len(), |(hole, _)| hole.at);
             out.extend_from_slice(&stream.frame[stream.frame_sent..piece_end]);
@@ -115,10 +122,12 @@ impl Core {
                 let plan = *plan;
                 if is_done {
                     stream.holes.pop_front();
-                    self.release(plan);
                 }
                 match window {
-                    StreamWindow::File(piece) => return Filled::File(piece),
+                    StreamWindow::File(piece) => {
+                        stream.leaving = is_done.then_some(plan);
+                        return Filled::File(piece);
+                    }
                     StreamWindow::Copied(bytes) if out.is_empty() => {
                         self.spare.give(std::mem::replace(out, bytes));
                     }
@@ -126,6 +135,9 @@ impl Core {
                         out.extend_from_slice(&bytes);
                         self.spare.give(bytes);
                     }
+                }
+                if is_done {
+                    self.release(plan);
                 }
                 continue;
             }

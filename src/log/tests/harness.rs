@@ -30,6 +30,7 @@ pub fn small_options() -> LaneOptions {
         tail_pool_bytes: 128 << 10,
         files_open_max: 8,
         reads_max: 2,
+        freed_bytes_max: 4 << 10,
         ..LaneOptions::new(PathBuf::from("/data"), LaneId(0), OWNER)
     }
 }
@@ -106,7 +107,7 @@ pub struct Harness {
     pub epoch: i32,
     /// The last durable sequence that was seen before the crash.
     pub durable: Sequence,
-    reads_count: u64,
+    pub reads_count: u64,
     /// A read found the power gone.
     pub cut: bool,
     /// Bytes on disk were changed: a read may find that, and how often one did.

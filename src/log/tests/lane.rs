@@ -128,6 +128,39 @@ fn segments_below_the_log_start_are_deleted() {
 }
 
 #[test]
+fn the_space_of_a_large_file_is_given_back_in_pieces() {
+    let mut harness = Harness::new(12, small_options());
+    let mut random = Random::new(12);
+    let index = harness.create(id(1), 64 << 10);
+    while harness.lane.segments(harness.partitions[index].log).count() < 3 {
+        harness.append(index, &mut random, 2_000).expect("there is room");
+        harness.settle();
+    }
+    let log = harness.partitions[index].log;
+    let first = harness.lane.segments(log).next().expect("it has three");
+    let (name, bytes) = (format!(".{}.log", first.id), first.bytes);
+    harness.lane.advance_log_start(log, first.end_offset).expect("there is room");
+    let exists = |harness: &Harness| harness.world.files().iter().any(|path| path.ends_with(&name));
+    while exists(&harness) {
+        harness.housekeep();
+        harness.turn_within_ms();
+    }
+    // The name is gone, the bytes leave one piece after the other.
+    let (mut used, mut freed, mut piece_max) = (harness.world.used_bytes(), 0, 0);
+    for _ in 0..1_000 {
+        harness.housekeep();
+        harness.turn_within_ms();
+        let now = harness.world.used_bytes();
+        freed += used.saturating_sub(now);
+        piece_max = piece_max.max(used.saturating_sub(now));
+        used = now;
+    }
+    assert!(freed >= bytes / 4096 * 4096 && bytes > 60 << 10, "{freed} of {bytes}");
+    // With the last piece the segment's index may go.
+    assert!(piece_max <= 8 << 10, "{piece_max} at once");
+}
+
+#[test]
 fn timestamps_lead_to_the_first_batch_that_reaches_them() {
     let mut harness = Harness::new(6, small_options());
     let mut random = Random::new(6);
@@ -452,6 +485,36 @@ fn what_was_verified_once_is_sent_from_the_page_cache() {
         } else {
             assert!(stats.cache_read_bytes > end, "{} of {end} bytes", stats.cache_read_bytes);
         }
+    }
+}
+
+#[test]
+fn the_page_cache_is_filled_only_while_no_commit_group_is_in_flight() {
+    let mut harness = Harness::new(11, small_options());
+    let mut random = Random::new(11);
+    let index = harness.create(id(1), 16 << 10);
+    // More than memory holds.
+    fill_sealed(&mut harness, index, &mut random, 12);
+    let log = harness.partitions[index].log;
+    let end = harness.lane.segments(log).next().expect("they are sealed").end_offset.0;
+    harness.check_bytes(index, 0, 1 << 20);
+    for (commits, cached_count) in [(true, 0), (false, 1)] {
+        let mut plan = harness.plan(log, 0, end, 1 << 20).expect("there is something");
+        // Some appends wait for company.
+        while commits && !harness.lane.journal.is_in_flight() {
+            harness.append(index, &mut random, 100).expect("there is room");
+            let now = harness.ring.now();
+            harness.lane.turn(&mut harness.ring, now);
+        }
+        assert_eq!(harness.lane.journal.is_in_flight(), commits);
+        // What planning opened doesn't count.
+        harness.lane.cached_files.shrink(&mut harness.ring, 0);
+        // A socket's: it takes what was verified once without another look.
+        harness.reads_count |= 1;
+        harness.read(&mut plan, 64 << 10).expect("nothing fails");
+        harness.lane.release(plan);
+        assert_eq!(harness.lane.cached_files.len(), cached_count);
+        harness.settle();
     }
 }
 

@@ -187,6 +187,10 @@ impl KernelRing {
         self.now
     }
 
+    pub fn clock(&mut self) -> MonotonicNs {
+        monotonic_now()
+    }
+
     pub fn wall_now(&mut self) -> WallMs {
         self.wall_now
     }

@@ -344,6 +344,10 @@ fn produce_within(timeout_ms: i32, acks: i16, partition: i32, batch: &[u8]) -> V
 
 /// A Fetch of version 12 that waits long.
 fn fetch(partition: i32, offset: i64) -> Vec<u8> {
+    fetch_at_most(1 << 20, partition, offset)
+}
+
+fn fetch_at_most(bytes_max: i32, partition: i32, offset: i64) -> Vec<u8> {
     frame((1, 12), |writer| {
         writer.i32(-1);
         writer.i32(i32::MAX);
@@ -360,7 +364,7 @@ fn fetch(partition: i32, offset: i64) -> Vec<u8> {
         writer.i64(offset);
         writer.i32(-1);
         writer.i64(-1);
-        writer.i32(1 << 20);
+        writer.i32(bytes_max);
         (0..2).for_each(|_| writer.no_tagged_fields());
         writer.array(0);
         writer.string("");

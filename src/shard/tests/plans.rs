@@ -1,11 +1,12 @@
 //! Plans lease segments: whatever ends what they were made for, they end too.
 
-use super::{Machine, batch, fetch, fetch_error, target};
+use super::{Machine, batch, fetch, fetch_at_most, fetch_error, target};
 use crate::base::ids::ShardId;
 use crate::base::slab::Key;
 use crate::catalog::MetadataRecord;
 use crate::partition::waiters::ReplyTo;
-use crate::protocol::batch_builder::BatchOptions;
+use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
+use crate::protocol::compression::Codecs;
 use crate::shard::scan::Reader;
 
 /// Partition 1 is the second shard's; the client is the first one's.
@@ -99,4 +100,45 @@ fn a_scan_of_what_is_deleted_while_the_disk_is_asked_ends() {
     });
     machine.turn_until(|machine| machine.plans_count(0) == 0 && machine.shards[0].0.core.scans.is_empty());
     machine.turn_until(|machine| machine.world.files().iter().all(|path| !path.contains("/partitions/")));
+}
+
+#[test]
+fn a_plan_lives_until_its_last_piece_of_a_file_has_left() {
+    let mut machine = Machine::new(1, 1);
+    let client = machine.connect();
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    builder.push(1_000, None, Some(&[7; 200_000]), &[]);
+    let batch = builder.finish(&mut Codecs::default());
+    // The first one is followed, so that all of its blocks are written for good.
+    for _ in 0..2 {
+        assert_eq!(machine.produce(&client, 0, &batch), 0);
+    }
+    drop(client);
+    machine.restart();
+    let client = machine.connect();
+    let from_cache = |machine: &Machine| machine.shards[0].0.core.storage.lanes[0].stats().cache_read_bytes;
+    let sent = |machine: &Machine| machine.shards[0].0.core.clients.counts.sent_bytes as usize;
+    let mut leaving_count = 0;
+    // The first reads verify it and bring it to the page cache.
+    for _ in 0..6 {
+        client.write(&fetch_at_most(batch.len() as i32, 0, 0));
+        let (cached_before, sent_before) = (from_cache(&machine), sent(&machine));
+        let (mut answer_bytes, mut with_piece) = (0, None);
+        while answer_bytes < batch.len() {
+            machine.turn(0);
+            answer_bytes += client.read().len();
+            let sent = sent(&machine) - sent_before;
+            let clients = &machine.shards[0].0.core.clients.connections;
+            if from_cache(&machine) > cached_before && sent >= batch.len() {
+                // Nothing behind the piece is on its way yet.
+                let is_leaving = clients.iter().any(|(_, client)| client.sending)
+                    && *with_piece.get_or_insert(sent) == sent;
+                leaving_count += usize::from(is_leaving);
+                let held = machine.plans_count(0) == 1;
+                assert!(held || !is_leaving, "the file may go while some of it is on its way");
+            }
+        }
+        machine.turn_until(|machine| machine.plans_count(0) == 0);
+    }
+    assert!(leaving_count > 0);
 }
