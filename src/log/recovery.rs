@@ -160,7 +160,7 @@ impl Lane {
         while self.journal.item_durable < item {
             let now = ring.now();
             self.turn(ring, now);
-            if self.jobs.any_in_flight().is_none() {
+            if !self.jobs.is_any_in_flight() {
                 let what = format!(
                     "the journal of lane {} has no room for the group that ends its recovery; enlarge it",
                     self.options.lane.0
@@ -191,8 +191,7 @@ impl Lane {
 
     /// Waits for an operation in flight. Nothing else runs on the lane yet.
     fn wait_for_job(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
-        if let Some(token) = self.jobs.any_in_flight() {
-            let completion = ring.wait(token);
+        if let Some(completion) = self.jobs.wait(ring) {
             self.now = ring.now();
             self.complete_job(ring, completion);
         }
