@@ -45,16 +45,19 @@ fn catalog() -> Catalog {
     catalog
 }
 
+fn endpoint() -> Endpoint {
+    Endpoint { host: "host".into(), port: 9092 }
+}
+
+fn context<'a>(catalog: &'a Catalog, endpoint: &'a Endpoint) -> Context<'a> {
+    Context { catalog, endpoint, auto_create_topics: true, offsets_partitions_count: 50 }
+}
+
 /// Encodes what `respond` makes in every served version, and decodes it again.
 fn check<T: Message + std::fmt::Debug>(key: ApiKey, respond: impl Fn(i16, &Context<'_>) -> T) {
     let catalog = catalog();
-    let endpoint = Endpoint { host: "host".into(), port: 9092 };
-    let context = Context {
-        catalog: &catalog,
-        endpoint: &endpoint,
-        auto_create_topics: true,
-        offsets_partitions_count: 50,
-    };
+    let endpoint = endpoint();
+    let context = context(&catalog, &endpoint);
     let served = table::TABLE.iter().find(|served| served.key == key).expect("a served key");
     for version in served.version_min..=served.version_max {
         let response = respond(version, &context);
@@ -155,13 +158,8 @@ fn log_directories_fit_every_version() {
 fn a_failed_directory_is_seen_in_every_answer() {
     let mut catalog = catalog();
     catalog.directories.fail(DIRECTORY);
-    let endpoint = Endpoint { host: "host".into(), port: 9092 };
-    let context = Context {
-        catalog: &catalog,
-        endpoint: &endpoint,
-        auto_create_topics: true,
-        offsets_partitions_count: 50,
-    };
+    let endpoint = endpoint();
+    let context = context(&catalog, &endpoint);
     let of = TopicPartition { topic_id: TOPIC, partition: PartitionId(0) };
     let described =
         describe_log_dirs::respond(&[(of, Some(9))], |_| describe_log_dirs::Space::UNKNOWN, &context);
@@ -277,9 +275,8 @@ type Described = (String, i8, bool, Vec<(String, String, i8)>);
 
 fn described(catalog: &Catalog, resource_type: i8, resource: &str) -> BTreeMap<String, Described> {
     use cold::describe_configs_request::{DescribeConfigsRequestData, DescribeConfigsResource};
-    let endpoint = Endpoint { host: "host".into(), port: 9092 };
-    let context =
-        Context { catalog, endpoint: &endpoint, auto_create_topics: true, offsets_partitions_count: 50 };
+    let endpoint = endpoint();
+    let context = context(catalog, &endpoint);
     let resource =
         DescribeConfigsResource { resource_type, resource_name: text(resource), ..Default::default() };
     let request = DescribeConfigsRequestData {
@@ -348,13 +345,8 @@ fn every_value_says_where_it_comes_from() {
 fn of_the_settings_of_brokers_those_that_change_are_asked_for() {
     use cold::alter_configs_request::{AlterConfigsRequestData, AlterConfigsResource, AlterableConfig};
     let catalog = catalog();
-    let endpoint = Endpoint { host: "host".into(), port: 9092 };
-    let context = Context {
-        catalog: &catalog,
-        endpoint: &endpoint,
-        auto_create_topics: true,
-        offsets_partitions_count: 50,
-    };
+    let endpoint = endpoint();
+    let context = context(&catalog, &endpoint);
     let resource = |resource_type: i8, resource: &str, name: &str| {
         let config = AlterableConfig { name: text(name), value: Some(text("5")), ..Default::default() };
         AlterConfigsResource {
@@ -388,13 +380,8 @@ fn of_the_settings_of_brokers_those_that_change_are_asked_for() {
 #[test]
 fn refusals_of_group_requests_fit_every_version() {
     let catalog = catalog();
-    let endpoint = Endpoint { host: "host".into(), port: 9092 };
-    let context = Context {
-        catalog: &catalog,
-        endpoint: &endpoint,
-        auto_create_topics: true,
-        offsets_partitions_count: 50,
-    };
+    let endpoint = endpoint();
+    let context = context(&catalog, &endpoint);
     let requests: [(ApiKey, GroupRequest); 9] = [
         (ApiKey::JoinGroup, GroupRequest::Join(Default::default())),
         (ApiKey::SyncGroup, GroupRequest::Sync(Default::default())),

@@ -1,6 +1,6 @@
 //! Disk: file operations that block, for start-up, recovery and commands only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::format::{BLOCK_BYTES, blocks_up};
 use super::mutation::{self, Mutation};
@@ -34,13 +34,57 @@ impl<'a> Disk<'a> {
         }
     }
 
-    pub(super) fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, IoError> {
-        let token = self.token();
-        self.ring.open(token, path, mode);
+    fn wait_opened(&mut self, token: Token) -> Result<FileId, IoError> {
         match self.ring.wait(token) {
             Completion::Opened { result, .. } => result,
             other => panic!("waited for an open, got {other:?}"),
         }
+    }
+
+    pub(super) fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, IoError> {
+        let token = self.token();
+        self.ring.open(token, path, mode);
+        self.wait_opened(token)
+    }
+
+    /// One operation for each of `items`, all of them in flight at once. All have ended on return.
+    ///
+    /// Errors: the first that failed, by its index.
+    fn each<I, T>(
+        &mut self,
+        items: impl IntoIterator<Item = I>,
+        submit: impl Fn(&mut Ring, Token, I),
+        wait: impl Fn(&mut Self, Token) -> Result<T, IoError>,
+    ) -> Result<Vec<T>, (usize, IoError)> {
+        let mut tokens = Vec::new();
+        for item in items {
+            tokens.push(self.token());
+            submit(self.ring, tokens[tokens.len() - 1], item);
+        }
+        let results: Vec<_> = tokens.into_iter().map(|token| wait(self, token)).collect();
+        results
+            .into_iter()
+            .enumerate()
+            .map(|(index, result)| result.map_err(|error| (index, error)))
+            .collect()
+    }
+
+    /// Cuts these files to these lengths and makes that durable: each step of all of them at once.
+    ///
+    /// Errors: of the first that failed. No step follows one that failed for any of them.
+    pub(super) fn cut_files(&mut self, cuts: &[(PathBuf, u64)]) -> Result<(), LaneError> {
+        let fail = |(index, error): (usize, IoError)| failed("cutting", &cuts[index].0, error);
+        let open =
+            |ring: &mut Ring, token, (path, _): &(PathBuf, u64)| ring.open(token, path, OpenMode::Write);
+        let files = self.each(cuts, open, Self::wait_opened).map_err(fail)?;
+        let cut = |ring: &mut Ring, token, (file, (_, bytes)): (&FileId, &(PathBuf, u64))| {
+            ring.truncate(token, *file, *bytes);
+        };
+        self.each(files.iter().zip(cuts), cut, Self::wait_done).map_err(fail)?;
+        let flush = |ring: &mut Ring, token, file: &FileId| ring.flush(token, *file);
+        self.each(&files, flush, Self::wait_done).map_err(fail)?;
+        files.into_iter().for_each(|file| self.ring.close(file));
+        Ok(())
     }
 
     pub(super) fn flush_found(&mut self, file: FileId) -> Result<(), IoError> {

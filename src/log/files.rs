@@ -6,7 +6,7 @@ use crate::ring::{FileId, Ring, SharedFile};
 
 struct Open {
     file: FileId,
-    /// To send from, of a file that goes through the page cache.
+    /// To send from, where files are shared and a descriptor was left.
     shared: Option<SharedFile>,
     /// Jobs between two operations on it.
     pins: u32,
@@ -17,12 +17,14 @@ struct Open {
 pub(super) struct Files {
     open: BTreeMap<u64, Open>,
     open_max: usize,
+    /// They go through the page cache, and are sent from there.
+    shares: bool,
     uses_count: u64,
 }
 
 impl Files {
-    pub(super) fn new(open_max: u32) -> Self {
-        Self { open: BTreeMap::new(), open_max: open_max as usize, uses_count: 0 }
+    pub(super) fn new(open_max: u32, shares: bool) -> Self {
+        Self { open: BTreeMap::new(), open_max: open_max as usize, shares, uses_count: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -58,27 +60,12 @@ impl Files {
     /// Takes a file that was just opened, and pins it. Where two jobs opened the same one, the
     /// second handle is closed.
     pub(super) fn insert(&mut self, ring: &mut Ring, segment: u64, file: FileId) -> FileId {
-        self.insert_with(ring, segment, file, None)
-    }
-
-    /// As `insert`, of a file that goes through the page cache.
-    pub(super) fn insert_shared(&mut self, ring: &mut Ring, segment: u64, file: FileId) -> FileId {
-        let shared = ring.share(file);
-        self.insert_with(ring, segment, file, shared)
-    }
-
-    fn insert_with(
-        &mut self,
-        ring: &mut Ring,
-        segment: u64,
-        file: FileId,
-        shared: Option<SharedFile>,
-    ) -> FileId {
         if let Some(known) = self.pin(segment) {
             ring.close(file);
             return known;
         }
         self.shrink(ring, self.open_max.saturating_sub(1));
+        let shared = if self.shares { ring.share(file) } else { None };
         self.uses_count += 1;
         self.open.insert(segment, Open { file, shared, pins: 1, used: self.uses_count });
         file

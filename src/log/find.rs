@@ -122,14 +122,13 @@ impl Lane {
                 if let Some((place, _)) = partition.tail.batch_before(offset) {
                     return walk(partition, place, target);
                 }
-                if let Some(batch) = self.reads.hints.find(log, offset).filter(|hint| {
-                    partition.segment(hint.place.segment).is_some_and(|segment| !segment.dropping)
-                }) {
-                    return Walk::Found(batch);
-                }
                 let is_kept =
                     |place: &Place| partition.segment(place.segment).is_some_and(|segment| !segment.dropping);
-                if let Some(place) = self.reads.hints.boundary(log, offset).filter(is_kept) {
+                let hints = &self.reads.hints;
+                if let Some(batch) = hints.find(log, offset).filter(|hint| is_kept(&hint.place)) {
+                    return Walk::Found(batch);
+                }
+                if let Some(place) = hints.boundary(log, offset).filter(is_kept) {
                     return walk(partition, place, target);
                 }
                 let segment = partition.segment_of(offset);

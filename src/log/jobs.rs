@@ -166,10 +166,14 @@ impl Jobs {
         self.slots.is_empty()
     }
 
-    /// The token of some operation in flight: what a blocking wait may wait for.
-    pub(super) fn any_in_flight(&self) -> Option<Token> {
-        let in_flight = |(key, slot): (Key, &Slot)| slot.since.map(|_| Token::new(self.owner, key.to_u56()));
-        self.slots.iter().find_map(in_flight)
+    pub(super) fn is_any_in_flight(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.since.is_some())
+    }
+
+    /// Blocks until one of the operations in flight ends; `None` where there is none. Any of them: each
+    /// job goes on as soon as its own has ended.
+    pub(super) fn wait(&self, ring: &mut Ring) -> Option<Completion> {
+        self.is_any_in_flight().then(|| ring.wait_any(self.owner))
     }
 }
 

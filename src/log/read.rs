@@ -365,10 +365,7 @@ impl Lane {
                     job.index_file = Some(file);
                     return self.read_transfer(ring, key, job, file);
                 }
-                let file = match job.cached {
-                    true => self.cached_files.insert_shared(ring, job.segment, file),
-                    false => self.files.insert(ring, job.segment, file),
-                };
+                let file = self.files_of(&job).insert(ring, job.segment, file);
                 job.pinned = true;
                 self.read_transfer(ring, key, job, file)
             }

@@ -161,7 +161,7 @@ impl Lane {
         while self.journal.item_durable < item {
             let now = ring.now();
             self.turn(ring, now);
-            if self.jobs.any_in_flight().is_none() {
+            if !self.jobs.is_any_in_flight() {
                 let what = format!(
                     "the journal of lane {} has no room for the group that ends its recovery; enlarge it",
                     self.options.lane.0
@@ -192,8 +192,7 @@ impl Lane {
 
     /// Waits for an operation in flight. Nothing else runs on the lane yet.
     fn wait_for_job(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
-        if let Some(token) = self.jobs.any_in_flight() {
-            let completion = ring.wait(token);
+        if let Some(completion) = self.jobs.wait(ring) {
             self.now = ring.now();
             self.complete_job(ring, completion);
         }
@@ -363,8 +362,8 @@ fn assemble(
         journal,
         partitions: redo.partitions,
         pool: redo.pool,
-        files: Files::new(options.files_open_max - options.files_open_max / CACHED_FILES_SHARE),
-        cached_files: Files::new(options.files_open_max / CACHED_FILES_SHARE / DESCRIPTORS_EACH),
+        files: Files::new(options.files_open_max - options.files_open_max / CACHED_FILES_SHARE, false),
+        cached_files: Files::new(options.files_open_max / CACHED_FILES_SHARE / DESCRIPTORS_EACH, true),
         jobs: Jobs::new(options.owner),
         staging: Staging::default(),
         checkpoint: Checkpoint::new(image),

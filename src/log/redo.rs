@@ -428,6 +428,7 @@ impl Redo {
         partition.dir_made = true;
         for segment in partition.segments.iter_mut().filter(|segment| segment.id <= place.segment) {
             segment.created = true;
+            segment.padded = !segment.sealed;
         }
         partition.tail.drop_before(&mut self.pool, at);
         while partition.marks.front().is_some_and(|mark| mark.end <= at) {

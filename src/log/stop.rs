@@ -1,18 +1,28 @@
 //! Stop: ends a lane in order, so that the next start has nothing to redo.
 
+use std::collections::VecDeque;
+
 use super::cycle::Phase;
-use super::disk::failed;
+use super::disk::Disk;
 use super::format::{EntryHeader, EntryKind};
 use super::lane::Lane;
+use super::materialise::JOBS_MAX;
 use super::options::{LaneError, LogId};
+use super::place::Place;
 use crate::base::ids::WallMs;
-use crate::ring::{IoError, OpenMode, Ring};
+use crate::ring::{IoError, Ring};
+
+/// Partitions looked at between two completions, so that many that need nothing don't hold up jobs.
+const LOOKS_MAX: usize = 1_024;
+/// Files cut at once: twice the workers that the kernel runs such operations on, so that these are busy.
+const CUTS_MAX: usize = 32;
 
 impl Lane {
     /// Brings everything to its segment, gives active segments their exact length, makes an image of
     /// it durable, and then the entry that says so. Blocks. The lane takes nothing afterwards.
     ///
-    /// Errors: `Io` where a write or flush failed: the next start recovers as after a crash.
+    /// Errors: `Io` where a write or flush failed, or space or descriptors are short: the next start recovers
+    /// as after a crash.
     pub fn clean_stop(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
         self.clean_cancel();
         self.journal.make_urgent();
@@ -24,8 +34,6 @@ impl Lane {
         let item = self.journal.item_next;
         self.drive(ring, |lane| lane.journal.item_durable >= item)?;
         self.fenced = Some("the lane was stopped".to_owned());
-        self.files.shrink(ring, 0);
-        self.cached_files.shrink(ring, 0);
         self.shrinks.close(ring);
         for file in self.journal.used.drain(..) {
             ring.close(file.file);
@@ -36,17 +44,26 @@ impl Lane {
         Ok(())
     }
 
-    /// Materialises and flushes every partition.
+    /// Materialises and flushes every partition, as many at once as there may be jobs.
     fn settle(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
-        let logs: Vec<LogId> = self.partitions.iter().map(|partition| partition.number).collect();
-        for log in logs {
-            while let Some(partition) = self.partitions.get(log) {
-                let (durable, ends) = (partition.ends.durable, partition.ends);
-                if partition.dropping.is_some() || (!partition.is_dirty() && ends.flushed >= ends.written) {
+        let mut logs: VecDeque<LogId> = self.partitions.iter().map(|partition| partition.number).collect();
+        let refusals_count = self.stats.space_refusals_count;
+        while !logs.is_empty() {
+            for _ in 0..logs.len().min(LOOKS_MAX) {
+                if self.jobs.materialising_count >= JOBS_MAX {
                     break;
                 }
-                self.materialise_start(ring, log, Some(durable), true);
-                self.step(ring)?;
+                let log = logs.pop_front().expect("counted");
+                if let Some(target) = self.unsettled(log) {
+                    self.materialise_start(ring, log, Some(target), true);
+                    // Looked at again behind the others: it may be busy with another job now.
+                    logs.push_back(log);
+                }
+            }
+            self.step(ring)?;
+            // Trying again could go on for ever.
+            if self.stats.space_refusals_count > refusals_count {
+                return Err(self.short());
             }
         }
         // Seals of what was just written, drops, an image that was begun.
@@ -55,24 +72,35 @@ impl Lane {
         })
     }
 
+    /// Up to where the partition must still be written or flushed.
+    fn unsettled(&self, log: LogId) -> Option<Place> {
+        let partition = self.partitions.get(log).filter(|partition| partition.dropping.is_none())?;
+        let ends = partition.ends;
+        (partition.is_dirty() || ends.flushed < ends.written).then_some(ends.durable)
+    }
+
     /// Cuts the zeros behind the last batch of each active segment.
     fn trim_active(&mut self, ring: &mut Ring) -> Result<(), LaneError> {
+        // Nothing works on them any more, and the files to cut need descriptors.
+        self.files.shrink(ring, 0);
+        self.cached_files.shrink(ring, 0);
         let mut padded = Vec::new();
         for partition in self.partitions.iter().filter(|partition| partition.dropping.is_none()) {
             let active = partition.active();
             if active.padded && active.created && active.bytes > 0 {
-                padded.push((partition.number, active.id, active.bytes, active.log_path(&partition.dir)));
+                padded.push((partition.number, (active.log_path(&partition.dir), active.bytes)));
             }
         }
-        let mut disk = super::disk::Disk::new(ring, self.options.owner);
-        for (log, segment, bytes, path) in padded {
-            let fail = |error| failed("trimming", &path, error);
-            let file = disk.open(&path, OpenMode::Write).map_err(fail)?;
-            disk.truncate(file, bytes).map_err(fail)?;
-            disk.flush(file).map_err(fail)?;
-            disk.ring.close(file);
-            let partition = self.partitions.get_mut(log).expect("just listed");
-            partition.segment_mut(segment).expect("just listed").padded = false;
+        let mut disk = Disk::new(ring, self.options.owner);
+        for some in padded.chunks(CUTS_MAX) {
+            let (logs, cuts): (Vec<_>, Vec<_>) = some.iter().cloned().unzip();
+            if let Err(error) = disk.cut_files(&cuts) {
+                self.fence(error.to_string());
+                return Err(error);
+            }
+            for log in logs {
+                self.partitions.get_mut(log).expect("just listed").active_mut().padded = false;
+            }
         }
         Ok(())
     }
@@ -100,17 +128,22 @@ impl Lane {
         self.turn(ring, now);
         let more = self.housekeep(ring, now, WallMs(0));
         self.turn(ring, now);
-        if let Some(token) = self.jobs.any_in_flight() {
-            let completion = ring.wait(token);
+        let waits = self.cycle.paused_until.is_some() || self.jobs.retry_at.is_some();
+        if let Some(completion) = self.jobs.wait(ring) {
             self.set_now(ring.now());
             self.complete_job(ring, completion);
-        } else if !more && self.fenced.is_none() && self.cycle.paused_until.is_some() {
-            let what = format!("lane {} can't be stopped in order: no space", self.options.lane.0);
-            return Err(LaneError::Io { what, error: IoError::NoSpace });
+        } else if !more && self.fenced.is_none() && waits {
+            return Err(self.short());
         }
         match &self.fenced {
             Some(what) => Err(LaneError::Io { what: what.clone(), error: IoError::Os(5) }),
             None => Ok(()),
         }
+    }
+
+    fn short(&self) -> LaneError {
+        let what =
+            format!("lane {} can't be stopped in order: no space or no descriptors", self.options.lane.0);
+        LaneError::Io { what, error: IoError::NoSpace }
     }
 }

@@ -9,3 +9,4 @@ mod lying_disk;
 mod mutations;
 mod power_cut;
 mod seeds;
+mod stop;

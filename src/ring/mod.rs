@@ -382,7 +382,12 @@ impl Ring {
     /// Runs the ring until the operation `token` completes and returns that completion; all others
     /// stay queued for `next`. Blocks: for start-up, recovery and commands only.
     pub fn wait(&mut self, token: Token) -> Completion {
-        on!(self, wait(token))
+        on!(self, wait(|found| found == token))
+    }
+
+    /// As `wait`, for whichever of the owner's operations completes first. One must be in flight.
+    pub fn wait_any(&mut self, owner: u8) -> Completion {
+        on!(self, wait(|found| found.owner() == owner))
     }
 
     // ---- Sockets -----------------------------------------------------------------------------

@@ -247,9 +247,10 @@ impl KernelRing {
         self.completions.pop_front()
     }
 
-    pub fn wait(&mut self, token: Token) -> Completion {
+    pub fn wait(&mut self, is_awaited: impl Fn(Token) -> bool) -> Completion {
         loop {
-            let found = self.completions.iter().position(|completion| completion.token() == Some(token));
+            let found =
+                self.completions.iter().position(|completion| completion.token().is_some_and(&is_awaited));
             if let Some(index) = found {
                 return self.completions.remove(index).expect("the index was found just now");
             }

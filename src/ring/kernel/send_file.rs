@@ -22,8 +22,8 @@ pub struct CachedDescriptor(OwnedFd);
 
 /// A piece on its way, and how far it is.
 pub(super) struct SendingFile {
-    pub(super) token: Token,
-    pub(super) socket: SocketId,
+    token: Token,
+    socket: SocketId,
     piece: FilePiece,
 }
 
@@ -31,11 +31,7 @@ impl CachedDescriptor {
     pub fn is_resident(&self, position: u64, bytes: usize) -> bool {
         let end = position + bytes as u64;
         let probes = (position..end).step_by(PROBE_BYTES as usize).chain([end - 1]);
-        probes.into_iter().all(|at| self.has_byte(at))
-    }
-
-    fn has_byte(&self, position: u64) -> bool {
-        self.peek(position, &mut [0]) == 1
+        probes.into_iter().all(|at| self.peek(at, &mut [0]) == 1)
     }
 
     pub fn peek(&self, position: u64, out: &mut [u8]) -> usize {
@@ -63,14 +59,14 @@ impl KernelRing {
 
     /// Sends on as far as the socket takes it, and waits for its room.
     fn send_file_on(&mut self, mut sending: SendingFile) {
-        let socket = self.socket_descriptor(sending.socket);
+        let id = sending.socket;
+        let socket = self.socket(id).descriptor.as_raw_fd();
         match sending.send(socket) {
             Ok(true) => self.send_file_ended(sending, Ok(())),
             Ok(false) => {
                 let entry = opcode::PollAdd::new(Fd(socket), libc::POLLOUT as u32).build();
-                let id = sending.socket;
                 let key = self.submit(Operation::SendFile(sending), entry);
-                self.send_waits(id, key);
+                self.socket(id).sending = Some(key);
             }
             Err(error) => self.send_file_ended(sending, Err(error)),
         }
@@ -78,8 +74,9 @@ impl KernelRing {
 
     /// The socket has room, or the wait for it ended otherwise.
     pub(super) fn send_file_woken(&mut self, sending: SendingFile, result: Result<u32, IoError>) {
-        self.send_woken(sending.socket);
-        if self.is_disconnected(sending.socket) {
+        let state = self.socket(sending.socket);
+        state.sending = None;
+        if state.disconnected {
             return self.send_file_ended(sending, Err(IoError::Disconnected));
         }
         match result {

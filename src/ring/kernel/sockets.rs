@@ -4,7 +4,7 @@
 //! flight. It is closed when it was disconnected and both have completed.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode};
@@ -20,12 +20,12 @@ use crate::ring::{Completion, IoError, ReceivedBytes, SocketId, Token};
 const SEND_BYTES_MAX: usize = 1 << 30;
 
 pub(super) struct Socket {
-    descriptor: OwnedFd,
+    pub(super) descriptor: OwnedFd,
     receiving: Option<Key>,
     /// `receive_stop` was called on the receiver that is armed.
     stopping: bool,
-    sending: Option<Key>,
-    disconnected: bool,
+    pub(super) sending: Option<Key>,
+    pub(super) disconnected: bool,
 }
 
 /// A connection attempt and the memory the kernel reads. Boxed: the kernel has its address.
@@ -56,7 +56,7 @@ impl KernelRing {
         SocketId(self.sockets.insert(socket).to_u56())
     }
 
-    fn socket(&mut self, socket: SocketId) -> &mut Socket {
+    pub(super) fn socket(&mut self, socket: SocketId) -> &mut Socket {
         self.sockets.get_mut(Key::from_u56(socket.0)).expect("the caller holds an open socket")
     }
 
@@ -171,22 +171,6 @@ impl KernelRing {
         let state = self.socket(socket);
         assert!(state.sending.is_none(), "one send is in flight at a time");
         assert!(!state.disconnected, "a disconnected socket sends nothing");
-    }
-
-    pub(super) fn socket_descriptor(&mut self, socket: SocketId) -> RawFd {
-        self.socket(socket).descriptor.as_raw_fd()
-    }
-
-    pub(super) fn is_disconnected(&mut self, socket: SocketId) -> bool {
-        self.socket(socket).disconnected
-    }
-
-    pub(super) fn send_waits(&mut self, socket: SocketId, key: Key) {
-        self.socket(socket).sending = Some(key);
-    }
-
-    pub(super) fn send_woken(&mut self, socket: SocketId) {
-        self.socket(socket).sending = None;
     }
 
     pub fn send(&mut self, token: Token, socket: SocketId, buffer: Vec<u8>, from: usize) {

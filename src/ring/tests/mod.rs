@@ -12,8 +12,8 @@ use super::*;
 const SEEDS_COUNT: u64 = 20;
 
 /// Runs a check on the kernel and on the simulated twin, in an empty directory each.
-fn on_both(check: fn(&mut Ring, &Path)) {
-    on_kernel(check);
+fn on_both(check: impl Fn(&mut Ring, &Path)) {
+    on_kernel(&check);
     for seed in 0..SEEDS_COUNT {
         println!("seed {seed}");
         let world = sim::World::new(seed);
@@ -23,7 +23,7 @@ fn on_both(check: fn(&mut Ring, &Path)) {
 }
 
 /// On the kernel as it is, and with what the oldest supported one has.
-fn on_kernel(check: fn(&mut Ring, &Path)) {
+fn on_kernel(check: impl Fn(&mut Ring, &Path)) {
     for make in [Ring::kernel, Ring::as_on_old_kernel] {
         let dir = tempfile::tempdir().expect("the tests' machine has a directory for them");
         let mut ring = make(&options()).expect("the tests' machine has io_uring");

@@ -190,26 +190,6 @@ fn pieces_of_a_file_arrive_whole_between_other_sends() {
 }
 
 #[test]
-fn disconnect_ends_a_piece_in_flight() {
-    on_both(|ring, dir| {
-        let file = shared_file(ring, dir, &bytes_of(8, 16 << 20));
-        let mut sockets = Sockets::default();
-        let (server, client) = sockets.pair(ring);
-        ring.receive_start(server);
-        ring.send_file(token(1), server, FilePiece { file, position: 0, bytes: 16 << 20 });
-        ring.turn(Sleep::No);
-        ring.disconnect(server);
-        sockets.until(ring, |sockets| {
-            sockets.end(server).ended.is_some() && !sockets.end(server).sent.is_empty()
-        });
-        assert_eq!(sockets.end(server).sent, [Err(IoError::Disconnected)]);
-        ring.receive_start(client);
-        sockets.until(ring, |sockets| sockets.end(client).ended.is_some());
-        ring.disconnect(client);
-    });
-}
-
-#[test]
 fn an_empty_send_completes() {
     on_both(|ring, _| {
         let mut sockets = Sockets::default();
@@ -321,14 +301,13 @@ fn a_peer_that_disconnects_in_order_ends_the_stream_after_its_bytes() {
     });
 }
 
-#[test]
-fn disconnect_ends_receiver_and_send_in_flight() {
-    on_both(|ring, _| {
+/// Disconnects a socket that receives, with the send in flight that `start` submits.
+fn disconnect_in_flight(start: impl Fn(&mut Ring, &Path, SocketId)) {
+    on_both(|ring, dir| {
         let mut sockets = Sockets::default();
         let (server, client) = sockets.pair(ring);
         ring.receive_start(server);
-        // More than any socket buffer holds, and nobody reads.
-        ring.send(token(1), server, vec![0; 64 << 20], 0);
+        start(ring, dir, server);
         ring.turn(Sleep::No);
         ring.disconnect(server);
         sockets.until(ring, |sockets| {
@@ -338,6 +317,20 @@ fn disconnect_ends_receiver_and_send_in_flight() {
         ring.receive_start(client);
         sockets.until(ring, |sockets| sockets.end(client).ended.is_some());
         ring.disconnect(client);
+    });
+}
+
+#[test]
+fn disconnect_ends_receiver_and_send_in_flight() {
+    // More than any socket buffer holds, and nobody reads.
+    disconnect_in_flight(|ring, _, server| ring.send(token(1), server, vec![0; 64 << 20], 0));
+}
+
+#[test]
+fn disconnect_ends_receiver_and_piece_in_flight() {
+    disconnect_in_flight(|ring, dir, server| {
+        let file = shared_file(ring, dir, &bytes_of(8, 16 << 20));
+        ring.send_file(token(1), server, FilePiece { file, position: 0, bytes: 16 << 20 });
     });
 }
 
