@@ -16,8 +16,9 @@ use super::{Entry, IGNORED, KernelRing, OPERATION, Operation, outcome};
 use crate::base::slab::Key;
 use crate::ring::{Completion, IoError, ReceivedBytes, SocketId, Token};
 
-/// One submission of a send; more is sent in several.
-const SEND_BYTES_MAX: usize = 1 << 30;
+/// One submission of a send; more is sent in several. The kernel copies it within the submission, and on
+/// loopback does the receiver's part, too: a larger one would hold everybody else up.
+const SEND_BYTES_MAX: usize = 256 << 10;
 
 pub(super) struct Socket {
     pub(super) descriptor: OwnedFd,
