@@ -23,19 +23,33 @@ const PAUSES: u64 = 2;
 pub(super) struct Shrinks {
     /// Open files without names, and their lengths.
     files: VecDeque<(FileId, u64)>,
+    /// These, and those of removals still going on.
+    held_count: usize,
     /// The first one is being cut since.
     began: Option<MonotonicNs>,
     ready_at: MonotonicNs,
 }
 
 impl Shrinks {
-    /// Whether one more file can be held open; `others` are held by the removal.
-    pub(super) fn takes_one_more(&self, others: usize) -> bool {
-        self.files.len() + others < FILES_MAX
+    /// Takes a place for a file to be held open, if one is left.
+    pub(super) fn take_place(&mut self) -> bool {
+        let is_left = self.held_count < FILES_MAX;
+        self.held_count += usize::from(is_left);
+        is_left
+    }
+
+    /// Gives the place of a file back that couldn't be opened, or is closed.
+    pub(super) fn give_place(&mut self) {
+        self.held_count -= 1;
     }
 
     pub(super) fn add(&mut self, files: Vec<(FileId, u64)>) {
         self.files.extend(files);
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_count(&self) -> usize {
+        self.held_count
     }
 
     /// When the next piece is due, if none is being cut.
@@ -71,6 +85,7 @@ impl Lane {
         if *bytes == 0 || done.outcome().is_err() {
             ring.close(*file);
             self.shrinks.files.pop_front();
+            self.shrinks.give_place();
         }
     }
 }

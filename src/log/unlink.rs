@@ -130,7 +130,7 @@ impl Lane {
     /// The next file, or what comes once all are removed.
     fn unlink_next(&mut self, ring: &mut Ring, key: Key, job: &mut Unlink) {
         if let Some((path, bytes)) = job.files.front() {
-            if *bytes > self.options.freed_bytes_max && self.shrinks.takes_one_more(job.large.len()) {
+            if *bytes > self.options.freed_bytes_max && self.shrinks.take_place() {
                 job.step = Step::Open;
                 ring.open(self.jobs.token(key), path, OpenMode::Write);
             } else {
@@ -164,10 +164,12 @@ impl Lane {
             return None;
         }
         if let Done::Opened(opened) = done {
-            let (path, bytes) = job.files.front_mut().expect("it was opened");
-            // One that can't be opened is just removed.
-            let bytes = std::mem::take(bytes);
-            job.large.extend(opened.ok().map(|file| (file, bytes)));
+            let (path, bytes) = job.files.front().expect("it was opened");
+            match opened {
+                Ok(file) => job.large.push((file, *bytes)),
+                // It is just removed.
+                Err(_) => self.shrinks.give_place(),
+            }
             job.step = Step::Remove;
             ring.remove_file(self.jobs.token(key), path);
             return Some(job);

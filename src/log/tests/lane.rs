@@ -161,6 +161,30 @@ fn the_space_of_a_large_file_is_given_back_in_pieces() {
 }
 
 #[test]
+fn few_files_are_held_open_however_many_are_removed() {
+    let mut harness = Harness::new(13, small_options());
+    let mut random = Random::new(13);
+    let indexes: Vec<usize> = (1..=30).map(|number| harness.create(id(number), 8 << 10)).collect();
+    for index in &indexes {
+        while harness.lane.segments(harness.partitions[*index].log).count() < 2 {
+            harness.append(*index, &mut random, 2_000).expect("there is room");
+            harness.settle();
+        }
+    }
+    for index in indexes {
+        harness.lane.drop_partition(harness.partitions[index].log, 2);
+    }
+    let mut held_max = 0;
+    for _ in 0..1_000 {
+        harness.housekeep();
+        harness.turn_within_ms();
+        held_max = held_max.max(harness.lane.shrinks.held_count());
+    }
+    assert_eq!((held_max, harness.lane.shrinks.held_count()), (16, 0));
+    assert!(harness.world.files().iter().all(|path| !path.contains("/partitions/")));
+}
+
+#[test]
 fn timestamps_lead_to_the_first_batch_that_reaches_them() {
     let mut harness = Harness::new(6, small_options());
     let mut random = Random::new(6);
