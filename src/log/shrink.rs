@@ -14,9 +14,10 @@ use super::lane::Lane;
 use crate::base::ids::MonotonicNs;
 use crate::ring::{FileId, Ring};
 
-/// Files held open for this; further ones are freed as the filesystem does it.
-const FILES_MAX: usize = 16;
-/// A piece is followed by a pause of so many times as long as it took.
+/// Files held open for this; further ones are freed as the filesystem does it: what was removed must not
+/// keep a small disk full.
+const FILES_MAX: usize = 4;
+/// A piece is followed by a pause of so many times as long as it took, unless all places are taken.
 const PAUSES: u64 = 2;
 
 #[derive(Default)]
@@ -77,7 +78,8 @@ impl Lane {
 
     pub(super) fn shrink_done(&mut self, ring: &mut Ring, done: &Done) {
         let began = self.shrinks.began.take().expect("one was being cut");
-        let pause = self.now.0.saturating_sub(began.0) * PAUSES;
+        let pauses = if self.shrinks.held_count < FILES_MAX { PAUSES } else { 0 };
+        let pause = self.now.0.saturating_sub(began.0) * pauses;
         self.shrinks.ready_at = MonotonicNs(self.now.0 + pause);
         let (file, bytes) = self.shrinks.files.front_mut().expect("one was being cut");
         *bytes = shorter(*bytes, self.options.freed_bytes_max);

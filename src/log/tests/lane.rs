@@ -180,7 +180,7 @@ fn few_files_are_held_open_however_many_are_removed() {
         harness.turn_within_ms();
         held_max = held_max.max(harness.lane.shrinks.held_count());
     }
-    assert_eq!((held_max, harness.lane.shrinks.held_count()), (16, 0));
+    assert_eq!((held_max, harness.lane.shrinks.held_count()), (4, 0));
     assert!(harness.world.files().iter().all(|path| !path.contains("/partitions/")));
 }
 
