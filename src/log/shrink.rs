@@ -25,7 +25,7 @@ pub(super) struct Shrinks {
     /// Open files without names, and their lengths.
     files: VecDeque<(FileId, u64)>,
     /// These, and those of removals still going on.
-    held_count: usize,
+    pub(super) held_count: usize,
     /// The first one is being cut since.
     began: Option<MonotonicNs>,
     ready_at: MonotonicNs,
@@ -46,11 +46,6 @@ impl Shrinks {
 
     pub(super) fn add(&mut self, files: Vec<(FileId, u64)>) {
         self.files.extend(files);
-    }
-
-    #[cfg(test)]
-    pub(super) fn held_count(&self) -> usize {
-        self.held_count
     }
 
     /// When the next piece is due, if none is being cut.

@@ -36,7 +36,7 @@ enum Removes {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Open,
+    /// A large one is opened first.
     Remove,
     RemoveDir,
     FlushDir,
@@ -130,11 +130,10 @@ impl Lane {
     /// The next file, or what comes once all are removed.
     fn unlink_next(&mut self, ring: &mut Ring, key: Key, job: &mut Unlink) {
         if let Some((path, bytes)) = job.files.front() {
-            if *bytes > self.options.freed_bytes_max && self.shrinks.take_place() {
-                job.step = Step::Open;
+            let is_large = *bytes > self.options.freed_bytes_max;
+            if is_large && self.shrinks.take_place() {
                 ring.open(self.jobs.token(key), path, OpenMode::Write);
             } else {
-                job.step = Step::Remove;
                 ring.remove_file(self.jobs.token(key), path);
             }
             return;
@@ -170,7 +169,6 @@ impl Lane {
                 // It is just removed.
                 Err(_) => self.shrinks.give_place(),
             }
-            job.step = Step::Remove;
             ring.remove_file(self.jobs.token(key), path);
             return Some(job);
         }
@@ -187,7 +185,6 @@ impl Lane {
             return None;
         }
         match job.step {
-            Step::Open => unreachable!("seen above"),
             Step::Remove => {
                 job.files.pop_front();
                 self.unlink_next(ring, key, &mut job);

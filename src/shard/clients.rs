@@ -144,6 +144,10 @@ impl Clients {
         }
     }
 
+    fn note_filled(&mut self, bytes: usize) {
+        self.fill_bytes_left = self.fill_bytes_left.saturating_sub(bytes);
+    }
+
     /// Streams wait for the next turn: it mustn't sleep.
     pub fn has_deferred(&self) -> bool {
         !self.deferred.is_empty()
@@ -328,8 +332,7 @@ impl Core {
             }
             let before = out.len();
             let filled = self.fill(request, &mut out);
-            let left = self.clients.fill_bytes_left;
-            self.clients.fill_bytes_left = left.saturating_sub(out.len() - before);
+            self.clients.note_filled(out.len() - before);
             match filled {
                 Filled::Done => {
                     if let Some(connection) = self.clients.connections.get_mut(key) {
@@ -337,6 +340,7 @@ impl Core {
                     }
                 }
                 Filled::File(piece) => {
+                    self.clients.note_filled(piece.bytes);
                     self.spare.give(out);
                     self.send_piece(ring, key, piece);
                     return;
@@ -366,7 +370,6 @@ impl Core {
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.sending = true;
         self.clients.counts.sent_bytes += piece.bytes as u64;
-        self.clients.fill_bytes_left = self.clients.fill_bytes_left.saturating_sub(piece.bytes);
         ring.send_file(Token::new(TOKEN_OWNER, key.to_u56()), connection.socket, piece);
     }
 

@@ -129,15 +129,9 @@ fn segments_below_the_log_start_are_deleted() {
 
 #[test]
 fn the_space_of_a_large_file_is_given_back_in_pieces() {
-    let mut harness = Harness::new(12, small_options());
-    let mut random = Random::new(12);
-    let index = harness.create(id(1), 64 << 10);
-    while harness.lane.segments(harness.partitions[index].log).count() < 3 {
-        harness.append(index, &mut random, 2_000).expect("there is room");
-        harness.settle();
-    }
+    let (mut harness, _, index) = sealed(12, small_options(), 64 << 10, 1);
     let log = harness.partitions[index].log;
-    let first = harness.lane.segments(log).next().expect("it has three");
+    let first = harness.lane.segments(log).next().expect("one is sealed");
     let (name, bytes) = (format!(".{}.log", first.id), first.bytes);
     harness.lane.advance_log_start(log, first.end_offset).expect("there is room");
     let exists = |harness: &Harness| harness.world.files().iter().any(|path| path.ends_with(&name));
@@ -166,10 +160,7 @@ fn few_files_are_held_open_however_many_are_removed() {
     let mut random = Random::new(13);
     let indexes: Vec<usize> = (1..=30).map(|number| harness.create(id(number), 8 << 10)).collect();
     for index in &indexes {
-        while harness.lane.segments(harness.partitions[*index].log).count() < 2 {
-            harness.append(*index, &mut random, 2_000).expect("there is room");
-            harness.settle();
-        }
+        fill_sealed(&mut harness, *index, &mut random, 1);
     }
     for index in indexes {
         harness.lane.drop_partition(harness.partitions[index].log, 2);
@@ -178,9 +169,9 @@ fn few_files_are_held_open_however_many_are_removed() {
     for _ in 0..1_000 {
         harness.housekeep();
         harness.turn_within_ms();
-        held_max = held_max.max(harness.lane.shrinks.held_count());
+        held_max = held_max.max(harness.lane.shrinks.held_count);
     }
-    assert_eq!((held_max, harness.lane.shrinks.held_count()), (4, 0));
+    assert_eq!((held_max, harness.lane.shrinks.held_count), (4, 0));
     assert!(harness.world.files().iter().all(|path| !path.contains("/partitions/")));
 }
 
@@ -486,11 +477,9 @@ fn a_busy_lane_makes_room() {
 #[test]
 fn what_was_verified_once_is_sent_from_the_page_cache() {
     for verify_always in [false, true] {
-        let mut harness = Harness::new(10, LaneOptions { verify_always, ..small_options() });
-        let mut random = Random::new(10);
-        let index = harness.create(id(1), 64 << 10);
         // Sealed segments, and one that is appended to.
-        fill_sealed(&mut harness, index, &mut random, 3);
+        let (mut harness, mut random, index) =
+            sealed(10, LaneOptions { verify_always, ..small_options() }, 64 << 10, 3);
         for _ in 0..20 {
             while harness.append(index, &mut random, 2_000).is_err() {
                 harness.settle();
@@ -514,11 +503,8 @@ fn what_was_verified_once_is_sent_from_the_page_cache() {
 
 #[test]
 fn the_page_cache_is_filled_only_while_no_commit_group_is_in_flight() {
-    let mut harness = Harness::new(11, small_options());
-    let mut random = Random::new(11);
-    let index = harness.create(id(1), 16 << 10);
     // More than memory holds.
-    fill_sealed(&mut harness, index, &mut random, 12);
+    let (mut harness, mut random, index) = sealed(11, small_options(), 16 << 10, 12);
     let log = harness.partitions[index].log;
     let end = harness.lane.segments(log).next().expect("they are sealed").end_offset.0;
     harness.check_bytes(index, 0, 1 << 20);
@@ -542,6 +528,15 @@ fn the_page_cache_is_filled_only_while_no_commit_group_is_in_flight() {
     }
 }
 
+/// A lane whose one partition has `count` sealed segments.
+fn sealed(seed: u64, options: LaneOptions, segment_bytes: u64, count: usize) -> (Harness, Random, usize) {
+    let mut harness = Harness::new(seed, options);
+    let mut random = Random::new(seed);
+    let index = harness.create(id(1), segment_bytes);
+    fill_sealed(&mut harness, index, &mut random, count);
+    (harness, random, index)
+}
+
 /// Appends until the partition has `count` sealed segments.
 fn fill_sealed(harness: &mut Harness, index: usize, random: &mut Random, count: usize) {
     let log = harness.partitions[index].log;
@@ -561,10 +556,7 @@ fn segment_files(harness: &Harness) -> Vec<String> {
 
 #[test]
 fn a_cleaned_run_of_segments_reads_as_what_was_left_of_it() {
-    let mut harness = Harness::new(20, small_options());
-    let mut random = Random::new(20);
-    let index = harness.create(id(1), 8 << 10);
-    fill_sealed(&mut harness, index, &mut random, 6);
+    let (mut harness, _, index) = sealed(20, small_options(), 8 << 10, 6);
     let log = harness.partitions[index].log;
     let end = harness.partitions[index].end();
     // One that was planned before keeps the bytes of before.
@@ -620,10 +612,7 @@ fn a_cleaned_run_of_segments_reads_as_what_was_left_of_it() {
 #[test]
 fn a_cleaning_that_was_given_up_leaves_no_file() {
     for how in ["cancelled", "log start", "dropped", "killed"] {
-        let mut harness = Harness::new(21, small_options());
-        let mut random = Random::new(21);
-        let index = harness.create(id(1), 8 << 10);
-        fill_sealed(&mut harness, index, &mut random, 4);
+        let (mut harness, _, index) = sealed(21, small_options(), 8 << 10, 4);
         let log = harness.partitions[index].log;
         let segments: Vec<_> = harness.lane.segments(log).collect();
         assert!(harness.clean_run(index, segments[1].id, segments[2].id));
@@ -672,10 +661,7 @@ fn every_failing_operation_of_a_cleaning_is_survived_or_fences() {
     for error in [IoError::Os(5), IoError::NoSpace] {
         let (mut fenced_count, mut replaced_count) = (0, 0);
         for number in 1.. {
-            let mut harness = Harness::new(22, small_options());
-            let mut random = Random::new(22);
-            let index = harness.create(id(1), 8 << 10);
-            fill_sealed(&mut harness, index, &mut random, 4);
+            let (mut harness, mut random, index) = sealed(22, small_options(), 8 << 10, 4);
             let log = harness.partitions[index].log;
             let segments: Vec<_> = harness.lane.segments(log).collect();
             let before = harness.world.operations_count();

@@ -1,8 +1,6 @@
 //! Many readers at once: each turn fills some of their answers only.
 
-use super::{Machine, fetch};
-use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
-use crate::protocol::compression::Codecs;
+use super::{Machine, batch_with, fetch};
 use crate::shard::clients::{FILL_BYTES_MAX, SEND_BYTES_MAX};
 
 #[test]
@@ -11,9 +9,7 @@ fn no_turn_is_spent_on_readers_alone() {
     const READERS_COUNT: usize = 16;
     let mut machine = Machine::new(1, 1);
     let client = machine.connect();
-    let mut builder = BatchBuilder::new(BatchOptions::default());
-    builder.push(1_000, None, Some(&[7; 240_000]), &[]);
-    let batch = builder.finish(&mut Codecs::default());
+    let batch = batch_with(240_000);
     assert_eq!(machine.produce(&client, 0, &batch), 0);
     let readers: Vec<_> = (0..READERS_COUNT).map(|_| machine.connect()).collect();
     machine.turn_until(|machine| machine.shards[0].0.core.clients.connections.len() == READERS_COUNT + 1);

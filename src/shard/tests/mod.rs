@@ -304,6 +304,13 @@ fn batch(options: BatchOptions) -> Vec<u8> {
     builder.finish(&mut Codecs::default())
 }
 
+/// One record, whose value has so many bytes.
+fn batch_with(value_bytes: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    builder.push(1_000, None, Some(&vec![b'x'; value_bytes]), &[]);
+    builder.finish(&mut Codecs::default())
+}
+
 fn frame((key, version): (i16, i16), body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut frame = vec![0; 4];
     let mut writer = Writer::new(&mut frame, false);

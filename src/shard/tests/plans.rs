@@ -1,12 +1,11 @@
 //! Plans lease segments: whatever ends what they were made for, they end too.
 
-use super::{Machine, batch, fetch, fetch_at_most, fetch_error, target};
+use super::{Machine, batch, batch_with, fetch, fetch_at_most, fetch_error, target};
 use crate::base::ids::ShardId;
 use crate::base::slab::Key;
 use crate::catalog::MetadataRecord;
 use crate::partition::waiters::ReplyTo;
-use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
-use crate::protocol::compression::Codecs;
+use crate::protocol::batch_builder::BatchOptions;
 use crate::shard::scan::Reader;
 
 /// Partition 1 is the second shard's; the client is the first one's.
@@ -106,9 +105,7 @@ fn a_scan_of_what_is_deleted_while_the_disk_is_asked_ends() {
 fn a_plan_lives_until_its_last_piece_of_a_file_has_left() {
     let mut machine = Machine::new(1, 1);
     let client = machine.connect();
-    let mut builder = BatchBuilder::new(BatchOptions::default());
-    builder.push(1_000, None, Some(&[7; 200_000]), &[]);
-    let batch = builder.finish(&mut Codecs::default());
+    let batch = batch_with(200_000);
     // The first one is followed, so that all of its blocks are written for good.
     for _ in 0..2 {
         assert_eq!(machine.produce(&client, 0, &batch), 0);

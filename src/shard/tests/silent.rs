@@ -1,9 +1,7 @@
 //! acks=0: no response, and yet no request is forgotten while it takes memory.
 
-use super::{Machine, TURNS_MAX, produce_with, target};
+use super::{Machine, TURNS_MAX, batch_with, produce_with, target};
 use crate::base::ids::Offset;
-use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
-use crate::protocol::compression::Codecs;
 
 /// Partition 1 is the second shard's; the client is the first one's.
 const REMOTE: i32 = 1;
@@ -13,9 +11,7 @@ fn what_another_shard_has_yet_to_append_stops_its_connection() {
     const COUNT: usize = 100;
     let mut machine = Machine::new(2, 2);
     let client = machine.connect();
-    let mut builder = BatchBuilder::new(BatchOptions::default());
-    builder.push(1_000, None, Some(&[b'x'; 200_000]), &[]);
-    let frame = produce_with(0, REMOTE, &builder.finish(&mut Codecs::default()));
+    let frame = produce_with(0, REMOTE, &batch_with(200_000));
     for _ in 0..COUNT {
         client.write(&frame);
     }
