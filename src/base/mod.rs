@@ -5,6 +5,7 @@
 //! Never:    knows Kafka's messages, files or sockets.
 
 pub mod checksum;
+pub mod copy;
 pub mod ids;
 pub mod queue;
 pub mod random;

@@ -20,6 +20,7 @@ use super::options::{LaneOptions, LogId};
 use super::place::Place;
 use super::touched::Touched;
 use crate::base::checksum::RunningCrc32c;
+use crate::base::copy::copy_past_cache;
 use crate::base::ids::Offset;
 use crate::ring::{FileId, IoBuffer};
 
@@ -124,8 +125,8 @@ pub(super) struct Journal {
 
 /// Reads the bytes of an append item out of memory.
 pub(super) trait TailBytes {
-    /// Fills `out` from `place` of `log` on. All of it is in memory.
-    fn copy_tail(&self, log: LogId, place: Place, out: &mut [u8]);
+    /// Puts `bytes` from `place` of `log` on. All of it is in memory.
+    fn put_tail(&self, log: LogId, place: Place, bytes: usize, payload: &mut Payload<'_>);
 }
 
 impl Journal {
@@ -293,8 +294,7 @@ impl Journal {
 
     // ---- Groups ------------------------------------------------------------------------------
 
-    /// Moves what waits into the open group, as much as it takes: an append's bytes while they are
-    /// still in the processor's cache.
+    /// Moves what waits into the open group, as much as it takes.
     pub(super) fn collect(&mut self, tails: &impl TailBytes) {
         if self.queue.is_empty() {
             return;
@@ -360,9 +360,9 @@ impl Journal {
         let (since, logs) = self.touched.name(self.group_next);
         let mut header = EntryHeader::new(EntryKind::Touched, 0, 0, since);
         header.payload_bytes = U32::new(size_of_val(logs) as u32);
-        open.put_entry(&header, |out| {
-            for (bytes, log) in out.chunks_exact_mut(size_of::<u32>()).zip(logs) {
-                bytes.copy_from_slice(&log.to_le_bytes());
+        open.put_entry(&header, |payload| {
+            for log in logs {
+                payload.put(&log.to_le_bytes());
             }
         });
         Some(open)
@@ -395,7 +395,7 @@ impl Journal {
                     if EntryHeader::size_bytes(payload.len()) > space {
                         break;
                     }
-                    open.put_entry(header, |out| out.copy_from_slice(payload));
+                    open.put_entry(header, |out| out.put(payload));
                     let kind = EntryKind::from_byte(header.kind).expect("an entry is made with a kind");
                     self.touched.note(kind, LogId(header.log.get()));
                     0
@@ -412,7 +412,7 @@ impl Journal {
                     header.payload_bytes = U32::new(step as u32);
                     header.total_bytes = U32::new((to - from) as u32);
                     header.flags = if step < left { MORE_PIECES } else { 0 };
-                    open.put_entry(&header, |out| tails.copy_tail(*log, place, out));
+                    open.put_entry(&header, |out| tails.put_tail(*log, place, step, out));
                     let is_whole = step == left || mutation::is(Mutation::AckFirstPiece);
                     let end_offset = is_whole.then_some(*end_offset);
                     // Of a piece, too, nothing may go before the whole batch is in its segment.
@@ -495,6 +495,27 @@ impl Space {
 }
 
 /// The group that is being filled while the one before it is in flight.
+/// The payload of an entry while it is put into the group's buffer, which only the device reads again:
+/// the checksum is taken from where the bytes come from.
+pub(super) struct Payload<'a> {
+    left: &'a mut [u8],
+    checksum: &'a mut RunningCrc32c,
+}
+
+/// Bytes copied and checksummed in one go: they stay in the nearest cache in between.
+const STEP_BYTES: usize = 16 << 10;
+
+impl Payload<'_> {
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        for step in bytes.chunks(STEP_BYTES) {
+            self.checksum.update(step);
+            let (to, left) = std::mem::take(&mut self.left).split_at_mut(step.len());
+            copy_past_cache(to, step);
+            self.left = left;
+        }
+    }
+}
+
 struct OpenGroup {
     buffer: IoBuffer,
     /// As far as the file and the largest group let it grow.
@@ -513,16 +534,20 @@ struct OpenGroup {
 const EFFECTS_LOOKED_AT: usize = 16;
 
 impl OpenGroup {
-    /// Adds an entry whose payload is what `fill` writes; the caller checked the space.
-    fn put_entry(&mut self, header: &EntryHeader, fill: impl FnOnce(&mut [u8])) {
+    /// Adds an entry with the payload that `fill` puts; the caller checked the space.
+    fn put_entry(&mut self, header: &EntryHeader, fill: impl FnOnce(&mut Payload<'_>)) {
         let payload_bytes = header.payload_bytes.get() as usize;
         let out = &mut self.buffer[self.end..self.end + EntryHeader::size_bytes(payload_bytes)];
-        let payload_end = EntryHeader::BYTES + payload_bytes;
-        out[..EntryHeader::BYTES].copy_from_slice(header.as_bytes());
-        fill(&mut out[EntryHeader::BYTES..payload_end]);
-        out[payload_end..].fill(0);
-        self.checksum.update(out);
-        self.end += out.len();
+        let (out_header, out) = out.split_at_mut(EntryHeader::BYTES);
+        out_header.copy_from_slice(header.as_bytes());
+        self.checksum.update(out_header);
+        let (out_payload, padding) = out.split_at_mut(payload_bytes);
+        let mut payload = Payload { left: out_payload, checksum: &mut self.checksum };
+        fill(&mut payload);
+        assert!(payload.left.is_empty(), "an entry has the payload that its header says");
+        padding.fill(0);
+        self.checksum.update(padding);
+        self.end += EntryHeader::size_bytes(payload_bytes);
     }
 
     /// Whole batches of a partition become durable together: one effect says so where it is near.

@@ -22,7 +22,7 @@ use super::materialise::Staging;
 use super::mutation::{self, Mutation};
 use super::options::{AppendError, Awaited, LaneEvent, LaneOptions, LogId, PartitionSettings, Sequence};
 use super::partition_log::PartitionLog;
-use super::partitions::Partitions;
+use super::partitions::{Partitions, WithNewest};
 use super::place::Place;
 use super::producers::ProducerTable;
 use super::read::Reads;
@@ -196,7 +196,7 @@ impl Lane {
             Awaited::Yes => self.journal.make_urgent(),
             Awaited::No => self.cycle.waits.note(item, self.now),
         }
-        self.journal.collect(&self.partitions);
+        self.journal.collect(&WithNewest { partitions: &self.partitions, log, place, head, rest });
         self.stats.appended_bytes += batch.len() as u64;
         self.stats.appends_count += 1;
         Ok(Sequence(item + 1))

@@ -1,5 +1,7 @@
 //! Materialise: writes tail bytes to their segment, and flushes it.
 //!
+//! Full blocks of the tail are written as they are, the rest by way of a staging buffer.
+//!
 //! Owns:     the staging buffers; one job per partition at a time.
 //! Promises: the *block-image rule*. A block that is on disk in part is written again only while
 //!           durable, unrecycled entries hold its whole new content: the appends from `batch_flushed`
@@ -49,6 +51,13 @@ impl Staging {
         match fits {
             Some(index) => self.buffers.swap_remove(index),
             None => IoBuffer::new(bytes.next_power_of_two().max(BLOCK_BYTES as u64) as usize),
+        }
+    }
+
+    /// Keeps the buffer of a write that had one of its own.
+    fn put_own(&mut self, done: Done) {
+        if let Some(buffer) = done.into_own_buffer() {
+            self.put(buffer);
         }
     }
 
@@ -212,7 +221,7 @@ impl Lane {
             }
             // Nothing depends on it yet: its bytes stay in memory and in the journal.
             (Step::Write { .. }, Err(IoError::NoSpace)) => {
-                self.staging.put(done.into_buffer());
+                self.staging.put_own(done);
                 self.materialise_pause(job)
             }
             (
@@ -234,7 +243,7 @@ impl Lane {
             }
             (Step::ReadHead, outcome) => self.materialise_head_read(ring, key, job, outcome, done),
             (Step::Write { end }, Ok(())) => {
-                self.staging.put(done.into_buffer());
+                self.staging.put_own(done);
                 self.note_written(job.log, end);
                 if mutation::is(Mutation::FlushedWhenWritten) {
                     self.note_flushed(job.log);
@@ -312,7 +321,9 @@ impl Lane {
         if wants_partial {
             return Some(limit);
         }
-        let enough = target.is_some() || whole.saturating_sub(written.position) >= EXTENT_BYTES_MIN / 2;
+        let enough = target.is_some()
+            || partition.tail.begins_full_block(written, whole)
+            || whole.saturating_sub(written.position) >= self.extent_bytes() / 2;
         (whole > written.position && enough).then_some(whole)
     }
 
@@ -365,8 +376,11 @@ impl Lane {
             self.cycle.parked.push((key, item));
             return Some(job);
         }
-        let end_block = blocks_up(end);
         let partition = self.partition(job.log);
+        let (pieces, full_end) = partition.tail.full_blocks(written, end);
+        // Full blocks first, as they are; the rest follows when it is wanted still.
+        let end = if pieces.is_empty() { end } else { full_end };
+        let end_block = blocks_up(end);
         let segment = partition.segment(written.segment).expect("what is written to stays");
         if end_block > segment.allocated {
             let wanted = if job.exact { 0 } else { segment.bytes };
@@ -377,6 +391,13 @@ impl Lane {
             ring.allocate(self.jobs.token(key), file, from, to - from);
             return Some(job);
         }
+        job.step = Step::Write { end };
+        self.stats.materialise_writes_count += 1;
+        self.stats.materialised_bytes += end_block - block;
+        if !pieces.is_empty() {
+            ring.write_pieces(self.jobs.token(key), file, block, pieces);
+            return Some(job);
+        }
         let mut buffer = self.staging.take(end_block - block);
         let partition = self.partition(job.log);
         buffer[..head_bytes].copy_from_slice(&job.head);
@@ -385,9 +406,6 @@ impl Lane {
         assert_eq!(copied, bytes - head_bytes, "unwritten bytes are in memory");
         let write_bytes = (end_block - block) as usize;
         buffer[bytes..write_bytes].fill(0);
-        job.step = Step::Write { end };
-        self.stats.materialise_writes_count += 1;
-        self.stats.materialised_bytes += write_bytes as u64;
         ring.write(self.jobs.token(key), file, block, buffer, 0..write_bytes, WriteMode::Plain);
         Some(job)
     }

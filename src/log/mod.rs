@@ -18,6 +18,7 @@
 //! `log_start <= materialised <= durable_end <= log_end`.
 
 mod batches;
+mod block_memory;
 mod checkpoint;
 mod clean;
 mod cycle;

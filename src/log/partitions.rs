@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::journal::TailBytes;
+use super::journal::{Payload, TailBytes};
 use super::options::LogId;
 use super::partition_log::PartitionLog;
 use super::place::Place;
@@ -62,9 +62,34 @@ impl Partitions {
 }
 
 impl TailBytes for Partitions {
-    fn copy_tail(&self, log: LogId, place: Place, out: &mut [u8]) {
+    fn put_tail(&self, log: LogId, place: Place, bytes: usize, payload: &mut Payload<'_>) {
         let partition = self.get(log).expect("a partition outlives its waiting items");
-        let copied = partition.tail.copy(place, out);
-        assert_eq!(copied, out.len(), "bytes stay in memory until they are written to the segment");
+        let put = partition.tail.visit(place, bytes, |piece| payload.put(piece));
+        assert_eq!(put, bytes, "bytes stay in memory until they are written to the segment");
+    }
+}
+
+/// The batch that was appended just now, which is still in the processor's cache as the client sent it, and
+/// all that waits before it.
+pub(super) struct WithNewest<'a> {
+    pub(super) partitions: &'a Partitions,
+    pub(super) log: LogId,
+    pub(super) place: Place,
+    /// The batch in two parts: what the broker patched, and the rest.
+    pub(super) head: &'a [u8],
+    pub(super) rest: &'a [u8],
+}
+
+impl TailBytes for WithNewest<'_> {
+    fn put_tail(&self, log: LogId, place: Place, bytes: usize, payload: &mut Payload<'_>) {
+        let is_newest = log == self.log && place.segment == self.place.segment;
+        if !is_newest || place.position < self.place.position {
+            return self.partitions.put_tail(log, place, bytes, payload);
+        }
+        let from = (place.position - self.place.position) as usize;
+        let to = from + bytes;
+        let head_bytes = self.head.len();
+        payload.put(&self.head[from.min(head_bytes)..to.min(head_bytes)]);
+        payload.put(&self.rest[from.max(head_bytes) - head_bytes..to.max(head_bytes) - head_bytes]);
     }
 }

@@ -8,21 +8,29 @@
 
 use std::collections::VecDeque;
 
+use super::block_memory::BlockMemory;
+use super::format::BLOCK_BYTES;
 use super::options::LogId;
 use super::place::Place;
+use crate::base::copy::copy_past_cache;
 use crate::base::ids::Offset;
 use crate::protocol::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::ring::{BufferPiece, PIECES_COUNT_MAX};
 
 /// Block sizes are the powers of two from the first to the last.
-const BLOCK_BYTES_MIN: usize = 1 << 10;
-const BLOCK_BYTES_MAX: usize = 64 << 10;
-const CLASSES_COUNT: usize = (BLOCK_BYTES_MAX / BLOCK_BYTES_MIN).ilog2() as usize + 1;
+const TAIL_BLOCK_BYTES_MIN: usize = 1 << 10;
+const TAIL_BLOCK_BYTES_MAX: usize = 64 << 10;
+const CLASSES_COUNT: usize = (TAIL_BLOCK_BYTES_MAX / TAIL_BLOCK_BYTES_MIN).ilog2() as usize + 1;
 
-const _: () = assert!(BLOCK_BYTES_MIN << (CLASSES_COUNT - 1) == BLOCK_BYTES_MAX);
+/// A batch from this size on has left the caches before anybody fetches it, and would only drive out its
+/// source, which the journal reads next.
+const PAST_CACHE_BYTES_MIN: usize = 256 << 10;
+
+const _: () = assert!(TAIL_BLOCK_BYTES_MIN << (CLASSES_COUNT - 1) == TAIL_BLOCK_BYTES_MAX);
 
 fn class_of(bytes: usize) -> usize {
-    let size = bytes.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX).next_power_of_two();
-    (size / BLOCK_BYTES_MIN).ilog2() as usize
+    let size = bytes.clamp(TAIL_BLOCK_BYTES_MIN, TAIL_BLOCK_BYTES_MAX).next_power_of_two();
+    (size / TAIL_BLOCK_BYTES_MIN).ilog2() as usize
 }
 
 /// Memory for blocks: used and free together never pass the limit.
@@ -32,7 +40,7 @@ pub(super) struct TailPool {
     block_bytes_max: usize,
     used_bytes: usize,
     free_bytes: usize,
-    free: [Vec<Box<[u8]>>; CLASSES_COUNT],
+    free: [Vec<BlockMemory>; CLASSES_COUNT],
     /// Every block in the order of its taking; an entry whose block is gone is skipped.
     order: VecDeque<(LogId, u64)>,
     taken_count: u64,
@@ -44,7 +52,7 @@ impl TailPool {
             limit_bytes,
             block_bytes_max: (limit_bytes / 32 + 1)
                 .next_power_of_two()
-                .clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX),
+                .clamp(TAIL_BLOCK_BYTES_MIN, TAIL_BLOCK_BYTES_MAX),
             used_bytes: 0,
             free_bytes: 0,
             free: Default::default(),
@@ -79,8 +87,8 @@ impl TailPool {
         self.order.pop_front();
     }
 
-    fn take(&mut self, class: usize, log: LogId) -> (Box<[u8]>, u64) {
-        let size = BLOCK_BYTES_MIN << class;
+    fn take(&mut self, class: usize, log: LogId) -> (BlockMemory, u64) {
+        let size = TAIL_BLOCK_BYTES_MIN << class;
         let memory = match self.free[class].pop() {
             Some(memory) => {
                 self.free_bytes -= size;
@@ -88,7 +96,7 @@ impl TailPool {
             }
             None => {
                 self.give_back_to_allocator(size);
-                vec![0; size].into_boxed_slice()
+                BlockMemory::new(size)
             }
         };
         self.used_bytes += size;
@@ -104,15 +112,16 @@ impl TailPool {
                 if self.free[class].pop().is_none() {
                     break;
                 }
-                self.free_bytes -= BLOCK_BYTES_MIN << class;
+                self.free_bytes -= TAIL_BLOCK_BYTES_MIN << class;
             }
         }
     }
 
-    fn put(&mut self, memory: Box<[u8]>) {
+    fn put(&mut self, memory: BlockMemory) {
         let size = memory.len();
         self.used_bytes -= size;
-        if self.used_bytes + self.free_bytes + size <= self.limit_bytes {
+        // What was cut while it was being written is freed when that ends.
+        if memory.is_unshared() && self.used_bytes + self.free_bytes + size <= self.limit_bytes {
             self.free_bytes += size;
             self.free[class_of(size)].push(memory);
         }
@@ -122,8 +131,9 @@ impl TailPool {
 struct Block {
     number: u64,
     segment: u64,
-    /// Position of `memory[0]` in the segment.
+    /// Position of its first byte in the segment, which is `memory[skip]`.
     start: u64,
+    skip: usize,
     len: usize,
     /// Position and base offset of the first batch that begins in the block; where none does, of the one
     /// that fills it or of one in front of that. Of the oldest blocks it may not be known.
@@ -131,12 +141,21 @@ struct Block {
     /// Where the last batch that has bytes in the block ends: once the segment's file holds
     /// everything up to here, the block may go.
     batch_end: u64,
-    memory: Box<[u8]>,
+    memory: BlockMemory,
 }
 
 impl Block {
     fn end(&self) -> u64 {
         self.start + self.len as u64
+    }
+
+    fn spare_bytes(&self) -> usize {
+        self.memory.len() - self.skip - self.len
+    }
+
+    /// Where the byte of `position` is.
+    fn index(&self, position: u64) -> usize {
+        self.skip + (position - self.start) as usize
     }
 }
 
@@ -149,13 +168,21 @@ pub(super) struct Tail {
 impl Tail {
     /// Bytes that an append of `bytes` at `place` takes from the pool at most.
     pub(super) fn room_wanted(&self, place: Place, bytes: usize) -> usize {
-        bytes.saturating_sub(self.spare_bytes(place))
+        match bytes.saturating_sub(self.spare_bytes(place)) {
+            0 => 0,
+            // The first of the blocks may begin anywhere in a device block.
+            rest => rest + BLOCK_BYTES,
+        }
     }
 
     fn spare_bytes(&self, place: Place) -> usize {
         match self.blocks.back() {
-            Some(block) if block.segment == place.segment && block.end() == place.position => {
-                block.memory.len() - block.len
+            Some(block)
+                if block.segment == place.segment
+                    && block.end() == place.position
+                    && block.memory.is_unshared() =>
+            {
+                block.spare_bytes()
             }
             _ => 0,
         }
@@ -191,13 +218,20 @@ impl Tail {
         wanted: usize,
     ) {
         let mut place = place;
+        let is_large = bytes.len() >= PAST_CACHE_BYTES_MIN;
         while !bytes.is_empty() {
             if self.spare_bytes(place) == 0 {
                 self.add_block(pool, log, place, wanted.max(bytes.len()));
             }
             let block = self.blocks.back_mut().expect("a block with room was added");
-            let step = bytes.len().min(block.memory.len() - block.len);
-            block.memory[block.len..block.len + step].copy_from_slice(&bytes[..step]);
+            let step = bytes.len().min(block.spare_bytes());
+            let from = block.skip + block.len;
+            let to = &mut block.memory.bytes_mut()[from..from + step];
+            if is_large {
+                copy_past_cache(to, &bytes[..step])
+            } else {
+                to.copy_from_slice(&bytes[..step])
+            }
             block.len += step;
             block.batch_end = block.batch_end.max(block.end());
             bytes = &bytes[step..];
@@ -213,6 +247,7 @@ impl Tail {
             number,
             segment: place.segment,
             start: place.position,
+            skip: memory.skip_bytes(place.position),
             len: 0,
             batch_first: None,
             batch_end: place.position,
@@ -321,19 +356,20 @@ impl Tail {
         (block.segment == place.segment && block.start <= place.position).then_some(index)
     }
 
-    /// Copies bytes from `place` on into `out`, as many as follow in the segment; returns how many.
-    pub(super) fn copy(&self, place: Place, out: &mut [u8]) -> usize {
+    /// Calls `put` with the pieces of `bytes` from `place` on, as far as they follow in the segment; returns
+    /// how many bytes these were.
+    pub(super) fn visit(&self, place: Place, bytes: usize, mut put: impl FnMut(&[u8])) -> usize {
         let Some(mut index) = self.index_of(place) else { return 0 };
         let mut position = place.position;
         let mut done = 0;
         while let Some(block) = self.blocks.get(index)
             && block.segment == place.segment
             && block.start <= position
-            && done < out.len()
+            && done < bytes
         {
-            let from = (position - block.start) as usize;
-            let step = (block.len - from).min(out.len() - done);
-            out[done..done + step].copy_from_slice(&block.memory[from..from + step]);
+            let from = block.index(position);
+            let step = ((block.end() - position) as usize).min(bytes - done);
+            put(&block.memory[from..from + step]);
             done += step;
             position += step as u64;
             index += 1;
@@ -341,23 +377,44 @@ impl Tail {
         done
     }
 
+    /// `full_blocks` has something.
+    pub(super) fn begins_full_block(&self, place: Place, end: u64) -> bool {
+        let block = self.index_of(place).map(|index| &self.blocks[index]);
+        let is_full =
+            |block: &&Block| block.spare_bytes() == 0 && block.end() <= end && block.memory.is_aligned();
+        place.position.is_multiple_of(BLOCK_BYTES as u64) && block.filter(is_full).is_some()
+    }
+
+    /// The memory of the full blocks from `place` on that end at `end` or before, to be written as it is, and
+    /// where the last one ends. Empty where `place` isn't at a device block, or its block isn't full.
+    pub(super) fn full_blocks(&self, place: Place, end: u64) -> (Vec<BufferPiece>, u64) {
+        let mut pieces = Vec::new();
+        let mut position = place.position;
+        let first = self.index_of(place).filter(|_| position.is_multiple_of(BLOCK_BYTES as u64));
+        for block in first.into_iter().flat_map(|first| self.blocks.range(first..)) {
+            let is_full = block.spare_bytes() == 0 && block.segment == place.segment;
+            if !is_full || block.end() > end || pieces.len() == PIECES_COUNT_MAX {
+                break;
+            }
+            let Some(piece) = block.memory.piece(block.index(position)..block.memory.len()) else { break };
+            pieces.push(piece);
+            position = block.end();
+        }
+        (pieces, position)
+    }
+
+    /// Copies bytes from `place` on into `out`, as many as follow in the segment; returns how many.
+    pub(super) fn copy(&self, place: Place, mut out: &mut [u8]) -> usize {
+        self.visit(place, out.len(), |piece| {
+            let (to, left) = std::mem::take(&mut out).split_at_mut(piece.len());
+            to.copy_from_slice(piece);
+            out = left;
+        })
+    }
+
     /// Appends up to `bytes` from `place` on to `out`; returns how many.
     pub(super) fn copy_to(&self, place: Place, bytes: usize, out: &mut Vec<u8>) -> usize {
-        let Some(mut index) = self.index_of(place) else { return 0 };
-        let mut position = place.position;
-        let mut done = 0;
-        while let Some(block) = self.blocks.get(index)
-            && block.segment == place.segment
-            && done < bytes
-        {
-            let from = (position - block.start) as usize;
-            let step = (block.len - from).min(bytes - done);
-            out.extend_from_slice(&block.memory[from..from + step]);
-            done += step;
-            position += step as u64;
-            index += 1;
-        }
-        done
+        self.visit(place, bytes, |piece| out.extend_from_slice(piece))
     }
 
     /// The header of the batch at `place`, when it is whole in memory.
@@ -397,6 +454,8 @@ mod tests {
         batches: Vec<Plain>,
         end: Place,
         offset: i64,
+        /// Blocks on their way to disk, and what they must hold until they are there.
+        in_flight: Vec<(Vec<BufferPiece>, Vec<u8>)>,
     }
 
     impl Model {
@@ -459,6 +518,29 @@ mod tests {
             behind.copied().take(count).collect()
         }
 
+        /// Full blocks are lent to a write, and given back later, whatever happens to the tail meanwhile.
+        fn lend(&mut self, random: &mut Random) {
+            if random.chance(1, 2) || self.in_flight.len() > 8 {
+                let kept = self.in_flight.len() / 2;
+                for (pieces, expected) in self.in_flight.drain(kept..) {
+                    let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes().to_vec()).collect();
+                    assert!(bytes == expected, "memory changed while it was written");
+                }
+            }
+            let Some(start) = self.tail.start() else { return };
+            let block = start.position.next_multiple_of(BLOCK_BYTES as u64) + 4096 * random.below(4);
+            let place = Place::new(start.segment, block);
+            let end = block + random.below(40_000);
+            let (pieces, full_end) = self.tail.full_blocks(place, end);
+            assert_eq!(self.tail.begins_full_block(place, end), !pieces.is_empty());
+            let expected = self.bytes_from(place, (full_end - block) as usize);
+            assert!(full_end <= end.max(block) && full_end.is_multiple_of(BLOCK_BYTES as u64));
+            let aligned =
+                |piece: &BufferPiece| piece.range.start % BLOCK_BYTES + piece.range.end % BLOCK_BYTES == 0;
+            assert!(pieces.iter().all(aligned));
+            self.in_flight.push((pieces, expected));
+        }
+
         fn check(&self, random: &mut Random) {
             let Some(start) = self.tail.start() else { return };
             assert_eq!(self.tail.end(), self.batches.last().map(Plain::end));
@@ -500,6 +582,7 @@ mod tests {
                 batches: Vec::new(),
                 end: Place::new(1, random.below(5_000)),
                 offset: random.below(100) as i64,
+                in_flight: Vec::new(),
             };
             for _ in 0..300 {
                 match random.below(20) {
@@ -522,6 +605,7 @@ mod tests {
                     _ => {}
                 }
                 assert!(model.pool.used_bytes() <= model.pool.limit_bytes());
+                model.lend(&mut random);
                 model.check(&mut random);
             }
             model.tail.clear(&mut model.pool);

@@ -3,8 +3,9 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
@@ -25,6 +26,21 @@ pub struct IoBuffer {
 
 // SAFETY: IoBuffer owns its memory alone, so moving it to another thread moves the only access.
 unsafe impl Send for IoBuffer {}
+// SAFETY: a shared IoBuffer is only read.
+unsafe impl Sync for IoBuffer {}
+
+/// Bytes of a buffer that are written to a file while others read them.
+#[derive(Clone, Debug)]
+pub struct BufferPiece {
+    pub buffer: Arc<IoBuffer>,
+    pub range: Range<usize>,
+}
+
+impl BufferPiece {
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
+}
 
 impl IoBuffer {
     /// Precondition: `bytes` is a positive multiple of the alignment.

@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::base::ids::{MonotonicNs, WallMs};
-pub use buffer::IoBuffer;
+pub use buffer::{BufferPiece, IoBuffer};
 pub use shared_file::{FilePiece, SharedFile};
 
 /// Names an operation: the owner (who gets the completion) and 56 bits of the owner's own.
@@ -140,7 +140,7 @@ pub enum Completion {
     /// Of `read` and `write`; the buffer comes back whatever the result. A transfer of fewer bytes
     /// than the range is `Err(Short)`.
     Transferred { token: Token, result: Result<(), IoError>, buffer: IoBuffer },
-    /// Of `flush`, `allocate`, `truncate`, `remove_file`, `remove_dir`, `make_dir`, `flush_dir`.
+    /// Of `write_pieces`, `flush`, `allocate`, `truncate`, `remove_file`, `remove_dir`, `make_dir`, `flush_dir`.
     Done { token: Token, result: Result<(), IoError> },
     /// A listener accepted a connection. It receives nothing until `receive_start`.
     Accepted { listener: ListenerId, socket: SocketId, peer: SocketAddr },
@@ -190,6 +190,9 @@ pub struct ReceivedBytes {
     pub(in crate::ring) position: u32,
     pub(in crate::ring) bytes: u32,
 }
+
+/// Pieces of one write: the kernel's limit of a vector.
+pub const PIECES_COUNT_MAX: usize = 1024;
 
 /// How long a turn may sleep for its first completion, from shortest to longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -338,6 +341,13 @@ impl Ring {
         mode: WriteMode,
     ) {
         on!(self, write(token, file, position, buffer, range, mode))
+    }
+
+    /// Writes the pieces one behind the other at `position`, without a copy. Each begins and ends with a block
+    /// of its buffer. A transfer of fewer bytes is `Err(Short)`.
+    pub fn write_pieces(&mut self, token: Token, file: FileId, position: u64, pieces: Vec<BufferPiece>) {
+        assert!(!pieces.is_empty() && pieces.len() <= PIECES_COUNT_MAX);
+        on!(self, write_pieces(token, file, position, pieces))
     }
 
     /// `fdatasync` on the second ring: everything that completed on `file` before is durable after.

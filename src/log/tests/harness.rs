@@ -108,6 +108,8 @@ pub struct Harness {
     /// The last durable sequence that was seen before the crash.
     pub durable: Sequence,
     pub reads_count: u64,
+    /// The last plan was read for a socket: each other one is.
+    pub to_socket: bool,
     /// A read found the power gone.
     pub cut: bool,
     /// Bytes on disk were changed: a read may find that, and how often one did.
@@ -139,6 +141,7 @@ impl Harness {
             epoch: 0,
             durable: Sequence(0),
             reads_count: 0,
+            to_socket: false,
             cut: false,
             expects_damage: false,
             damage_count: 0,
@@ -499,7 +502,8 @@ impl Harness {
     /// All bytes of a plan; None when fenced meanwhile.
     pub fn read(&mut self, plan: &mut Plan, window_bytes: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        let sink = if self.reads_count.is_multiple_of(2) { Sink::Memory } else { Sink::Socket };
+        self.to_socket = !self.to_socket;
+        let sink = if self.to_socket { Sink::Socket } else { Sink::Memory };
         loop {
             self.reads_count += 1;
             let read = self.reads_count;
@@ -683,8 +687,10 @@ impl Harness {
             }
             self.partitions.push(model);
         }
-        // Sequence numbers begin anew.
-        for model in &mut self.partitions {
+        // What was recovered stays, where the disk is honest. Where it lies, the group that proved it may be
+        // overwritten yet; numbers go on from the recovered ones.
+        let settled = if self.expects_damage { &mut [][..] } else { &mut self.partitions[..] };
+        for model in settled {
             model.created = Sequence(0);
             model.log_start_sequence = Sequence(0);
             model.batches.iter_mut().for_each(|batch| batch.sequence = Sequence(0));

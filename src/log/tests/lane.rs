@@ -520,7 +520,7 @@ fn the_page_cache_is_filled_only_while_no_commit_group_is_in_flight() {
         // What planning opened doesn't count.
         harness.lane.cached_files.shrink(&mut harness.ring, 0);
         // A socket's: it takes what was verified once without another look.
-        harness.reads_count |= 1;
+        harness.to_socket = false;
         harness.read(&mut plan, 64 << 10).expect("nothing fails");
         harness.lane.release(plan);
         assert_eq!(harness.lane.cached_files.len(), cached_count);

@@ -15,7 +15,7 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::{IGNORED, KernelRing, Operation, c_path, io_error};
 use crate::ring::buffer::ALIGNMENT_BYTES;
-use crate::ring::{Completion, FileId, IoBuffer, IoError, OpenMode, Token, WriteMode};
+use crate::ring::{BufferPiece, Completion, FileId, IoBuffer, IoError, OpenMode, Token, WriteMode};
 
 /// The kernel transfers at most this much at once (MAX_RW_COUNT is 2 GiB less a page).
 const TRANSFER_BYTES_MAX: usize = 1 << 30;
@@ -222,6 +222,18 @@ impl KernelRing {
         self.submit(operation, entry.flags(target.flags));
     }
 
+    pub fn write_pieces(&mut self, token: Token, file: FileId, position: u64, pieces: Vec<BufferPiece>) {
+        let vector: Vec<libc::iovec> = pieces.iter().map(vector_entry).collect();
+        let asked_bytes = pieces.iter().map(|piece| piece.range.len()).sum();
+        check_aligned(position, &(0..asked_bytes));
+        let target = self.files.begin(file);
+        let entry = opcode::Writev::new(Fd(target.number), vector.as_ptr(), vector.len() as u32)
+            .offset(position)
+            .build();
+        let operation = Operation::WritePieces { token, file, _pieces: pieces, _vector: vector, asked_bytes };
+        self.submit(operation, entry.flags(target.flags));
+    }
+
     pub fn flush(&mut self, token: Token, file: FileId) {
         self.files.begin(file);
         // The second ring has no registered files.
@@ -314,6 +326,13 @@ impl KernelRing {
             (_, result) => self.done(token, result),
         }
     }
+}
+
+fn vector_entry(piece: &BufferPiece) -> libc::iovec {
+    check_aligned(0, &piece.range);
+    let bytes = piece.bytes();
+    // The kernel only reads what a write points to.
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
 /// The caller's part of direct I/O: position and range in whole blocks (the memory is, by its type).

@@ -31,8 +31,8 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, RingError, RingOptions, Sleep,
-    SocketId, Token,
+    BufferPiece, Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, RingError,
+    RingOptions, Sleep, SocketId, Token,
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::base::slab::{Key, Slab};
@@ -61,6 +61,14 @@ enum Operation {
         token: Token,
         file: FileId,
         buffer: IoBuffer,
+        asked_bytes: usize,
+    },
+    /// Holds the vector and the memory that the kernel reads.
+    WritePieces {
+        token: Token,
+        file: FileId,
+        _pieces: Vec<BufferPiece>,
+        _vector: Vec<libc::iovec>,
         asked_bytes: usize,
     },
     /// Flush, allocate, truncate.
@@ -410,12 +418,13 @@ impl KernelRing {
             Operation::Open { token, path, mode, direct } => self.opened(token, path, mode, direct, result),
             Operation::Transfer { token, file, buffer, asked_bytes } => {
                 self.files_done(file);
-                let result = match result {
-                    Ok(bytes) if bytes as usize == asked_bytes => Ok(()),
-                    Ok(bytes) => Err(IoError::Short { transferred_bytes: bytes as usize }),
-                    Err(error) => Err(error),
-                };
+                let result = whole(result, asked_bytes);
                 self.completions.push_back(Completion::Transferred { token, result, buffer });
+            }
+            Operation::WritePieces { token, file, asked_bytes, .. } => {
+                self.files_done(file);
+                let result = whole(result, asked_bytes);
+                self.completions.push_back(Completion::Done { token, result });
             }
             Operation::OnFile { token, file } => {
                 self.files_done(file);
@@ -490,6 +499,14 @@ impl Sleep {
 impl Entry {
     fn of(entry: &cqueue::Entry) -> Self {
         Self { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() }
+    }
+}
+
+/// A transfer of all that was asked for, or its error.
+fn whole(result: Result<u32, IoError>, asked_bytes: usize) -> Result<(), IoError> {
+    match result? as usize {
+        bytes if bytes == asked_bytes => Ok(()),
+        transferred_bytes => Err(IoError::Short { transferred_bytes }),
     }
 }
 

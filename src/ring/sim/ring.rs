@@ -15,8 +15,8 @@ use crate::base::ids::{MonotonicNs, WallMs};
 use crate::ring::buffer::ALIGNMENT_BYTES;
 use crate::ring::shared_file::{SharedFile, SharedFileKind};
 use crate::ring::{
-    Completion, DirEntry, FileId, FilePiece, IoBuffer, IoError, ListenerId, OpenMode, ReceivedBytes, Sleep,
-    SocketId, Token, WriteMode,
+    BufferPiece, Completion, DirEntry, FileId, FilePiece, IoBuffer, IoError, ListenerId, OpenMode,
+    ReceivedBytes, Sleep, SocketId, Token, WriteMode,
 };
 
 /// Every so many looks at the page cache it doesn't have what is looked for.
@@ -178,6 +178,19 @@ impl SimRing {
                 self.queue(token, DiskOperation::Write { inode, position, buffer, range, mode });
             }
             None => self.transferred_dead(token, buffer),
+        }
+    }
+
+    pub fn write_pieces(&mut self, token: Token, file: FileId, position: u64, pieces: Vec<BufferPiece>) {
+        for piece in &pieces {
+            check_aligned(position, &piece.range, &piece.buffer);
+        }
+        match self.file(file) {
+            Some(OpenFile { inode, mode: opened }) => {
+                assert!(opened != OpenMode::Read, "a file opened for reading isn't written");
+                self.queue(token, DiskOperation::WritePieces { inode, position, pieces });
+            }
+            None => self.done_dead(token),
         }
     }
 

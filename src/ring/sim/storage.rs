@@ -9,12 +9,13 @@ use std::sync::Weak;
 use super::disk::{Inode, Mark};
 use super::image::PAGE_BYTES;
 use super::{Event, Frozen, Lie, LieKind, Machine, OpenFile, RingIndex};
-use crate::ring::{Completion, IoBuffer, IoError, OpenMode, Token, WriteMode};
+use crate::ring::{BufferPiece, Completion, IoBuffer, IoError, OpenMode, Token, WriteMode};
 
 pub(super) enum DiskOperation {
     Open { path: PathBuf, mode: OpenMode },
     Read { inode: Inode, position: u64, buffer: IoBuffer, range: Range<usize> },
     Write { inode: Inode, position: u64, buffer: IoBuffer, range: Range<usize>, mode: WriteMode },
+    WritePieces { inode: Inode, position: u64, pieces: Vec<BufferPiece> },
     Flush { inode: Inode, mark: Mark },
     Allocate { inode: Inode, from: u64, bytes: u64 },
     Truncate { inode: Inode, bytes: u64 },
@@ -100,6 +101,9 @@ impl Machine {
             DiskOperation::Write { inode, position, buffer, range, mode } => {
                 self.write(*inode, *position, buffer[range.clone()].into(), *mode, failure)
             }
+            DiskOperation::WritePieces { inode, position, pieces } => {
+                self.write(*inode, *position, joined(pieces), WriteMode::Plain, failure)
+            }
             DiskOperation::Flush { inode, mark } => {
                 let result = self.flush_outcome(failure);
                 self.disk.flush(*inode, *mark, result.is_err());
@@ -135,6 +139,7 @@ impl Machine {
             DiskOperation::Open { .. }
             | DiskOperation::Read { .. }
             | DiskOperation::Write { .. }
+            | DiskOperation::WritePieces { .. }
             | DiskOperation::Flush { .. }
             | DiskOperation::FlushDir { .. } => unreachable!("executed by its own function"),
         }
@@ -250,6 +255,10 @@ impl Machine {
                 self.disk.write(*inode, *position, buffer[range.clone()].into(), durable);
                 Ok(())
             }
+            DiskOperation::WritePieces { inode, position, pieces } => {
+                self.disk.write(*inode, *position, joined(pieces), false);
+                Ok(())
+            }
             DiskOperation::Flush { inode, mark } => {
                 self.disk.flush(*inode, *mark, false);
                 Ok(())
@@ -263,11 +272,16 @@ impl Machine {
     }
 }
 
+fn joined(pieces: &[BufferPiece]) -> Rc<[u8]> {
+    pieces.iter().flat_map(|piece| piece.bytes().iter().copied()).collect()
+}
+
 impl DiskOperation {
     pub(super) fn inode(&self) -> Option<Inode> {
         match self {
             Self::Read { inode, .. }
             | Self::Write { inode, .. }
+            | Self::WritePieces { inode, .. }
             | Self::Flush { inode, .. }
             | Self::Allocate { inode, .. }
             | Self::Truncate { inode, .. } => Some(*inode),

@@ -1,6 +1,7 @@
 //! Files and directories, on both backends.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{on_both, on_kernel, token};
 use crate::base::random::Random;
@@ -99,6 +100,23 @@ fn a_part_of_a_buffer_is_transferred_alone() {
         assert_eq!(result, Ok(()));
         assert_eq!(&back[..BLOCK], &filled(3, 9)[..BLOCK]);
         assert_eq!(&back[BLOCK..], &filled(4, 1)[BLOCK..3 * BLOCK]);
+    });
+}
+
+#[test]
+fn pieces_are_written_one_behind_the_other() {
+    on_both(|ring, dir| {
+        let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
+        let (first, second) = (Arc::new(filled(3, 1)), Arc::new(filled(2, 2)));
+        let piece = |buffer: &Arc<IoBuffer>, range| BufferPiece { buffer: buffer.clone(), range };
+        let pieces = vec![piece(&first, BLOCK..3 * BLOCK), piece(&second, 0..BLOCK), piece(&first, 0..BLOCK)];
+        ring.write_pieces(token(2), file, BLOCK as u64, pieces);
+        assert_eq!(waited(ring, token(2)), Ok(()));
+        assert_eq!(Arc::strong_count(&first), 1, "the ring lets go of what was written");
+        let (result, back) = read(ring, file, BLOCK as u64, 4);
+        assert_eq!(result, Ok(()));
+        let expected = [&first[BLOCK..], &second[..BLOCK], &first[..BLOCK]].concat();
+        assert!(back[..] == expected[..]);
     });
 }
 
