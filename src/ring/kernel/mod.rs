@@ -31,8 +31,8 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, RingError, RingOptions, Sleep,
-    SocketId, Token,
+    Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, RingError, RingFeature,
+    RingOptions, Sleep, SocketId, Token,
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::base::slab::{Key, Slab};
@@ -181,6 +181,23 @@ impl KernelRing {
         this.arm_wake_poll();
         this.read_clocks();
         Ok(this)
+    }
+
+    pub fn features(&self) -> Vec<RingFeature> {
+        vec![
+            RingFeature {
+                name: "truncation on the ring",
+                since: "Linux 6.9",
+                is_there: self.truncate_on_ring,
+                cost: "a removed segment's space is freed by calls that hold the shard up",
+            },
+            RingFeature {
+                name: "receive buffers filled piece by piece",
+                since: "Linux 6.12",
+                is_there: self.receive_buffers.piece_by_piece,
+                cost: "each arrival takes a whole receive buffer: many small requests at once wait for free ones",
+            },
+        ]
     }
 
     pub fn now(&mut self) -> MonotonicNs {
