@@ -2,6 +2,7 @@
 
 // The modules stand in the order in which a Produce request meets them; each imports only from
 // modules below it (tests/tidy.rs).
+pub mod tuning;
 pub mod server;
 pub mod console;
 pub mod shard;

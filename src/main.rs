@@ -9,6 +9,8 @@ use corelane::server::config::Config;
 use corelane::server::config_file::{self, Given, Settings};
 use corelane::server::log_command;
 use corelane::server::start::Broker;
+use corelane::tuning::knob::{Action, Place, Status};
+use corelane::tuning::{check, check_text, tune};
 use nix::sys::signal::{SigSet, Signal};
 use tracing_subscriber::EnvFilter;
 
@@ -31,6 +33,49 @@ enum Command {
     /// Looks into the data of a stopped broker.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Looks at this machine before a broker is started on it: what is missing, what it costs, how to fix it.
+    Check {
+        #[command(flatten)]
+        start: StartArguments,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows and changes settings of this machine that a broker gains by.
+    #[command(subcommand)]
+    Tune(TuneCommand),
+}
+
+#[derive(Subcommand)]
+enum TuneCommand {
+    /// Says what there is to set; of one knob also why, at what risk, and what was measured.
+    List {
+        #[arg(default_value = "all")]
+        knob: String,
+    },
+    /// Prints what is set and what is wanted. Ends with 1 when something could be better, with 2 when the one knob
+    /// that was asked for doesn't exist here.
+    Check {
+        #[arg(default_value = "all")]
+        knob: String,
+        #[command(flatten)]
+        start: StartArguments,
+    },
+    /// Sets a knob, or all, and keeps what was set before. As root.
+    Apply(ChangeArguments),
+    /// Puts back what was set before. As root.
+    Revert(ChangeArguments),
+}
+
+#[derive(Args)]
+struct ChangeArguments {
+    /// Its name, or all.
+    knob: String,
+    /// Shows what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    start: StartArguments,
 }
 
 #[derive(Subcommand)]
@@ -77,24 +122,54 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
-        None => start(StartArguments::default()),
-        Some(Command::Start(arguments)) => start(arguments),
-        Some(Command::Log(LogCommand::Dump { path })) => log_command::dump(&path),
-        Some(Command::Log(LogCommand::Verify { dir, bytes_per_second })) => {
-            log_command::verify(&dir, bytes_per_second)
-        }
-        Some(Command::Log(LogCommand::AcceptLoss { start, partition })) => settings(&start)
+        None => start(StartArguments::default()).map(done),
+        Some(Command::Start(arguments)) => start(arguments).map(done),
+        Some(Command::Log(command)) => log(command).map(done),
+        Some(Command::Check { start, json }) => place(&start).and_then(|place| {
+            let report = check::check(&place);
+            check_text::print(&report, json)?;
+            Ok(if report.is_fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }),
+        Some(Command::Tune(command)) => tuned(command),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("corelane: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn log(command: LogCommand) -> Result<(), String> {
+    match command {
+        LogCommand::Dump { path } => log_command::dump(&path),
+        LogCommand::Verify { dir, bytes_per_second } => log_command::verify(&dir, bytes_per_second),
+        LogCommand::AcceptLoss { start, partition } => settings(&start)
             .and_then(Config::read)
             .and_then(|config| log_command::accept_loss(&config, &partition)),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("corelane: {error}");
-            ExitCode::FAILURE
-        }
     }
+}
+
+fn tuned(command: TuneCommand) -> Result<ExitCode, String> {
+    let change = |action, arguments: ChangeArguments| {
+        tune::change(&arguments.knob, action, &place(&arguments.start)?, arguments.dry_run)
+    };
+    let status = match command {
+        TuneCommand::List { knob } => tune::list(&knob).map(|()| Status::Ok),
+        TuneCommand::Check { knob, start } => tune::check(&knob, &place(&start)?),
+        TuneCommand::Apply(arguments) => change(Action::Apply, arguments),
+        TuneCommand::Revert(arguments) => change(Action::Revert, arguments),
+    };
+    Ok(match status? {
+        Status::Ok => ExitCode::SUCCESS,
+        Status::Off => ExitCode::FAILURE,
+        Status::Absent => ExitCode::from(2),
+    })
+}
+
+/// The log directories and cores of a broker that is started so.
+fn place(arguments: &StartArguments) -> Result<Place, String> {
+    Place::of(&Config::read(settings(arguments)?)?)
 }
 
 fn settings(arguments: &StartArguments) -> Result<Settings, String> {

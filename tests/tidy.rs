@@ -113,7 +113,7 @@ const BANNED: &[(&[&str], &[&str], &str)] = &[
             "RwLock<",
             "std::thread::",
         ],
-        &["ring", "server", "control", "console", "main"],
+        &["ring", "server", "control", "console", "tuning", "main"],
         "the kernel, the clock, threads and locks are reached through the ring",
     ),
     (&["kacrab_protocol"], &["protocol"], "one door to the cold codec"),

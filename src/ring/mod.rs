@@ -239,6 +239,16 @@ impl fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
+/// Something that newer kernels have and a ring uses where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct RingFeature {
+    pub name: &'static str,
+    pub since: &'static str,
+    pub is_there: bool,
+    /// What its absence costs.
+    pub cost: &'static str,
+}
+
 /// A directory entry, by name; `bytes` is the length of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
@@ -292,6 +302,14 @@ impl Ring {
     /// A ring on a simulated world: its disk, network and clock.
     pub fn simulated(world: &sim::World) -> Self {
         Self(Backend::Sim(sim::SimRing::new(world)))
+    }
+
+    /// What this kernel has and has not of what isn't asked of every kernel.
+    pub fn features(&self) -> Vec<RingFeature> {
+        match &self.0 {
+            Backend::Kernel(ring) => ring.features(),
+            Backend::Sim(_) => Vec::new(),
+        }
     }
 
     /// Monotonic time as of the last turn (read once per turn; cheap).

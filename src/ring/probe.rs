@@ -18,8 +18,6 @@ use super::{
 
 const FILE_NAME: &str = "flush-probe.tmp";
 const FILE_BYTES: usize = 1 << 20;
-/// Group sizes, in turn: one block to four.
-const GROUP_BLOCKS_MAX: usize = 4;
 const TOKEN_OWNER: u8 = 0;
 
 /// What a directory's filesystem does when a file is overwritten, by its type.
@@ -73,12 +71,13 @@ impl FlushProbe {
     }
 }
 
-/// Writes `writes_count` groups of 4 to 16 KiB into a pre-written file in `dir`, each durable before
+/// Writes `writes_count` groups of so many bytes into a pre-written file in `dir`, each durable before
 /// the next, and times them. 64 take some tens of milliseconds on a good disk.
 ///
-/// Precondition: `writes_count > 0`; `dir` is there and writable.
-pub fn flush_probe(dir: &Path, writes_count: usize) -> Result<FlushProbe, ProbeError> {
+/// Precondition: `writes_count > 0`; `group_bytes` is whole blocks, at most 1 MiB; `dir` is there and writable.
+pub fn flush_probe(dir: &Path, writes_count: usize, group_bytes: usize) -> Result<FlushProbe, ProbeError> {
     assert!(writes_count > 0);
+    assert!(0 < group_bytes && group_bytes <= FILE_BYTES && group_bytes.is_multiple_of(ALIGNMENT_BYTES));
     let overwrite = overwrite_of(dir)?;
     let options = RingOptions {
         entries_count: 8,
@@ -93,7 +92,7 @@ pub fn flush_probe(dir: &Path, writes_count: usize) -> Result<FlushProbe, ProbeE
         Err(error) => return Err(error),
     }
     let file = probe.create()?;
-    let measured = probe.measure(file, writes_count);
+    let measured = probe.measure(file, writes_count, group_bytes);
     probe.ring.close(file);
     probe.remove()?;
     let mut sorted_us = measured?;
@@ -125,12 +124,16 @@ impl Probe {
         }
     }
 
-    fn measure(&mut self, file: FileId, writes_count: usize) -> Result<Vec<u64>, ProbeError> {
+    fn measure(
+        &mut self,
+        file: FileId,
+        writes_count: usize,
+        group_bytes: usize,
+    ) -> Result<Vec<u64>, ProbeError> {
         let mut buffer = self.write(file, 0, IoBuffer::new(FILE_BYTES), FILE_BYTES)?;
         let mut position = 0;
         let mut times_us = Vec::with_capacity(writes_count);
         for number in 0..writes_count {
-            let group_bytes = (1 + number % GROUP_BLOCKS_MAX) * ALIGNMENT_BYTES;
             if position + group_bytes > FILE_BYTES {
                 position = 0;
             }
@@ -195,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("the tests' machine has a directory for them");
         // What a probe that was killed leaves is no obstacle.
         std::fs::write(dir.path().join(FILE_NAME), b"left over").expect("the directory is writable");
-        let probe = flush_probe(dir.path(), 300).expect("the disk takes writes");
+        let probe = flush_probe(dir.path(), 300, 3 * ALIGNMENT_BYTES).expect("the disk takes writes");
         assert_eq!(probe.sorted_us.len(), 300);
         assert!(probe.sorted_us.is_sorted());
         assert!(probe.percentile_us(0) <= probe.percentile_us(50));
@@ -205,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_missing_is_named() {
-        let error = flush_probe(Path::new("/no such directory"), 1).expect_err("nothing is there");
+        let error =
+            flush_probe(Path::new("/no such directory"), 1, ALIGNMENT_BYTES).expect_err("nothing is there");
         assert!(error.to_string().contains("/no such directory"), "{error}");
         assert!(matches!(error, ProbeError::Io { error: IoError::NotFound, .. }));
     }

@@ -32,7 +32,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     BufferPiece, Completion, DirEntry, FileId, IoBuffer, IoError, ListenerId, OpenMode, RingError,
-    RingOptions, Sleep, SocketId, Token,
+    RingFeature, RingOptions, Sleep, SocketId, Token,
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::base::slab::{Key, Slab};
@@ -189,6 +189,23 @@ impl KernelRing {
         this.arm_wake_poll();
         this.read_clocks();
         Ok(this)
+    }
+
+    pub fn features(&self) -> Vec<RingFeature> {
+        vec![
+            RingFeature {
+                name: "truncation on the ring",
+                since: "Linux 6.9",
+                is_there: self.truncate_on_ring,
+                cost: "a removed segment's space is freed by calls that hold the shard up",
+            },
+            RingFeature {
+                name: "receive buffers filled piece by piece",
+                since: "Linux 6.12",
+                is_there: self.receive_buffers.piece_by_piece,
+                cost: "each arrival takes a whole receive buffer: many small requests at once wait for free ones",
+            },
+        ]
     }
 
     pub fn now(&mut self) -> MonotonicNs {

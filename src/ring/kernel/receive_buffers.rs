@@ -40,6 +40,8 @@ pub(super) struct ReceiveBuffers {
     buffer_bytes: u32,
     buffers: Vec<Buffer>,
     tail: u16,
+    /// The kernel fills them piece by piece (Linux 6.12).
+    pub(super) piece_by_piece: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -65,15 +67,17 @@ impl ReceiveBuffers {
             buffer_bytes: options.receive_buffer_bytes,
             buffers: vec![Buffer::default(); usize::from(count)],
             tail: 0,
+            piece_by_piece: false,
         };
-        this.register(ring, count, piece_by_piece)?;
+        this.piece_by_piece = this.register(ring, count, piece_by_piece)?;
         for id in 0..count {
             this.provide(id);
         }
         Ok(this)
     }
 
-    fn register(&mut self, ring: &IoUring, count: u16, piece_by_piece: bool) -> io::Result<()> {
+    /// Whether they are filled piece by piece, which was asked for.
+    fn register(&mut self, ring: &IoUring, count: u16, piece_by_piece: bool) -> io::Result<bool> {
         let address = self.free.as_ptr() as u64;
         let register = |flags| {
             // SAFETY: the memory is page-aligned, holds `count` entries, and lives as long as this
@@ -81,11 +85,11 @@ impl ReceiveBuffers {
             unsafe { ring.submitter().register_buf_ring_with_flags(address, count, GROUP, flags) }
         };
         if !piece_by_piece {
-            return register(0);
+            return register(0).map(|()| false);
         }
         match register(PIECE_BY_PIECE) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => register(0),
-            result => result,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => register(0).map(|()| false),
+            result => result.map(|()| true),
         }
     }
 

@@ -43,3 +43,10 @@ fn options() -> RingOptions {
 fn token(value: u64) -> Token {
     Token::new(7, value)
 }
+
+#[test]
+fn a_ring_says_which_features_of_newer_kernels_it_goes_without() {
+    let ring = Ring::as_on_old_kernel(&options()).expect("the tests' machine has io_uring");
+    assert_eq!(ring.features().len(), 2);
+    assert!(ring.features().iter().all(|feature| !feature.is_there));
+}
