@@ -20,6 +20,7 @@ mod responses;
 mod result;
 mod schedule;
 mod series;
+mod sink;
 mod usage;
 mod verify;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         options::Command::Produce(options) => produce::run(&options).and_then(after(&options.common)),
         options::Command::Consume(options) => consume::run(&options).and_then(after(&options.common)),
         options::Command::Compacted(options) => compacted::run(&options),
+        options::Command::Sink(options) => sink::run(&options),
     };
     match outcome {
         // A run that measured nothing fit to quote, or whose records were not all there, fails.

@@ -17,6 +17,8 @@ pub enum Command {
     Consume(ConsumeOptions),
     /// Check what compaction left of a topic that one `produce --keys` wrote: the last record of every key.
     Compacted(CompactedOptions),
+    /// Acknowledge every Produce and keep nothing, until killed: shows what the generator itself can do.
+    Sink(SinkOptions),
 }
 
 #[derive(Args)]
@@ -139,6 +141,16 @@ pub struct CompactedOptions {
     /// As given to `produce`.
     #[arg(long)]
     pub keys: u64,
+}
+
+#[derive(Args)]
+pub struct SinkOptions {
+    /// Where to listen; port 0 takes a free one, which the first line on stdout names.
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    pub listen: String,
+    /// Partitions of topics that are made without a number.
+    #[arg(long, default_value_t = 16)]
+    pub partitions: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
