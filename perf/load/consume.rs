@@ -3,10 +3,10 @@
 use crate::Failure;
 use crate::client::{Client, OFFSET_EARLIEST, OFFSET_LATEST, offsets_at_leaders};
 use crate::fetch::{Event, FetchLimits, Fetcher, Reading};
-use crate::frames::Stamp;
 use crate::options::{ConsumeOptions, From};
 use crate::result::RunResult;
 use crate::series::{Latencies, Series};
+use crate::stamp::Stamp;
 use crate::usage::Snapshot;
 use crate::verify::{Checker, Ledger, Verification};
 use corelane::protocol::record::records;
@@ -63,7 +63,7 @@ impl Window {
 fn sent_ns(batch: &[u8]) -> Option<u64> {
     let count = BatchHeader::view(batch)?.records_count.get();
     let first = records(count, batch.get(HEADER_BYTES..)?).next()?.ok()?;
-    let (front, _) = first.value?.split_at_checked(crate::frames::STAMP_BYTES)?;
+    let (front, _) = first.value?.split_at_checked(crate::stamp::STAMP_BYTES)?;
     // Without its content, which would be checksummed.
     let (stamp, _) = Stamp::read(front)?;
     (stamp.sent_ns > 0).then_some(stamp.sent_ns)
@@ -104,6 +104,7 @@ pub fn run(options: &ConsumeOptions) -> Result<bool, Failure> {
         seconds,
         records: window.records,
         bytes: window.bytes,
+        uncompressed_bytes: None,
         requests,
         records_per_second: window.records as f64 / seconds,
         mib_per_second: window.bytes as f64 / seconds / f64::from(1 << 20),
@@ -116,6 +117,7 @@ pub fn run(options: &ConsumeOptions) -> Result<bool, Failure> {
         broker: (!common.pid.is_empty())
             .then(|| before.0.usage(&after.0, window.records, window.bytes, requests)),
         surroundings: before.0.surroundings(&after.0),
+        partition_batches: None,
         verification,
         series: window.series.into_seconds(),
     };

@@ -5,6 +5,7 @@
 //! result is one JSON object on stdout; progress and a readable summary go to stderr. The method is in
 //! perf/README.md.
 
+mod answers;
 mod client;
 mod compacted;
 mod consume;
@@ -14,6 +15,8 @@ mod frames;
 mod keys;
 mod load;
 mod options;
+mod partitioning;
+mod preparation;
 mod produce;
 mod producer;
 mod responses;
@@ -21,6 +24,8 @@ mod result;
 mod schedule;
 mod series;
 mod sink;
+mod stamp;
+mod template;
 mod usage;
 mod verify;
 

@@ -1,6 +1,8 @@
 //! Options: what the command line says.
 
+use crate::partitioning::KeyDistribution;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use corelane::protocol::compression::Codec;
 
 #[derive(Parser)]
 #[command(name = "corelane-load", about = "Open-loop load on a Kafka-compatible broker.")]
@@ -66,7 +68,7 @@ pub struct ProduceOptions {
     /// Bytes of each record's value.
     #[arg(long, default_value_t = 1024)]
     pub record_bytes: usize,
-    /// Batches are as many records as fit.
+    /// Batches are as many records as fit, before compression.
     #[arg(long, default_value_t = 16384)]
     pub batch_bytes: usize,
     /// Records of a batch, instead of as many as fit.
@@ -89,6 +91,19 @@ pub struct ProduceOptions {
     /// `compacted` the topic must be new, and its partitions a multiple of the connections.
     #[arg(long)]
     pub keys: Option<u64>,
+    /// Choose each batch's partition as a client does, among all partitions of the connection's leader.
+    /// Without it each connection has partitions of its own and takes them in turn.
+    #[arg(long, value_enum)]
+    pub partitioner: Option<Partitioner>,
+    /// How often each of the keys occurs: uniform, or zipf:EXPONENT.
+    #[arg(long, default_value = "uniform")]
+    pub key_distribution: KeyDistribution,
+    /// Compress the batches, whose content then shrinks to about half.
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    pub compression: Compression,
+    /// Give each connection a producer id and number its batches, so that none is written twice.
+    #[arg(long)]
+    pub idempotent: bool,
     /// Number the records, and read everything back afterwards: every acknowledged record must be there
     /// once, in order, at its offset, with its content.
     #[arg(long)]
@@ -169,6 +184,35 @@ impl std::str::FromStr for Rate {
         match text.parse::<f64>() {
             Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(Self::RecordsPerSecond(rate)),
             _ => Err("a number of records per second above 0, or max".to_string()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Partitioner {
+    /// Any partition for each batch.
+    Sticky,
+    /// The partition of the key: `--keys` are those of the whole topic, and decide by their murmur2 hash.
+    Keyed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Compression {
+    pub fn codec(self) -> Codec {
+        match self {
+            Self::None => Codec::None,
+            Self::Gzip => Codec::Gzip,
+            Self::Snappy => Codec::Snappy,
+            Self::Lz4 => Codec::Lz4,
+            Self::Zstd => Codec::Zstd,
         }
     }
 }

@@ -3,9 +3,9 @@
 use crate::Failure;
 use crate::client::{Client, OFFSET_LATEST, offsets_at_leaders};
 use crate::consume::read_back;
-use crate::frames::STAMP_BYTES;
 use crate::load::Load;
 use crate::options::{ProduceOptions, Rate};
+use crate::preparation;
 use crate::result::RunResult;
 use crate::usage::Snapshot;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,12 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Runs `corelane-load produce`; true when the result is valid.
 pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
     let common = &options.common;
-    if options.record_bytes < STAMP_BYTES {
-        return Err(Failure::new(format!("--record-bytes: at least {STAMP_BYTES}")));
-    }
-    if options.keys == Some(0) {
-        return Err(Failure::new("--keys: at least 1"));
-    }
+    preparation::check(options)?;
     // A late timer is lag of our own; without the privilege it is 50 µs.
     nix::sys::prctl::set_timerslack(1).ok();
     let mut client = Client::connect(&common.bootstrap)?;
@@ -33,7 +28,7 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
     let from_offsets = offsets_at_leaders(&leaders, &common.topic, &partitions, OFFSET_LATEST)?;
     let started_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
 
-    let mut load = Load::prepare(options, &leaders.by_address(&partitions), started_unix_ms)?;
+    let mut load = Load::prepare(options, &leaders.by_address(&partitions), started_unix_ms, &mut client)?;
     load.connect_all()?;
     load.begin();
     let (from_ns, end_ns) = load.window();
@@ -46,6 +41,8 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
     let seconds = (after.1 - before.1) as f64 / 1e9;
     let unsent_requests = load.give_up();
     let ledger = load.ledger();
+    let uncompressed_bytes = load.uncompressed_bytes();
+    let partition_batches = options.partitioner.map(|_| load.batches());
     let Load { counts, series, .. } = load;
     let verification = if options.verify {
         eprintln!("reading back");
@@ -63,6 +60,7 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
         seconds,
         records: counts.records,
         bytes: counts.bytes,
+        uncompressed_bytes: Some(uncompressed_bytes),
         requests: counts.requests,
         records_per_second: counts.records as f64 / seconds,
         mib_per_second: counts.bytes as f64 / seconds / f64::from(1 << 20),
@@ -81,6 +79,7 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
         broker: (!common.pid.is_empty())
             .then(|| before.0.usage(&after.0, counts.records, counts.bytes, counts.requests)),
         surroundings: before.0.surroundings(&after.0),
+        partition_batches,
         verification,
         series: series.into_seconds(),
     };
@@ -128,6 +127,10 @@ fn describe(options: &ProduceOptions) -> serde_json::Value {
         "batch_bytes": options.batch_bytes,
         "batch_records": options.batch_records,
         "keys": options.keys,
+        "partitioner": options.partitioner.map(|partitioner| format!("{partitioner:?}")),
+        "key_distribution": format!("{:?}", options.key_distribution),
+        "compression": options.compression.codec().name(),
+        "idempotent": options.idempotent,
         "partitions_per_request": options.partitions_per_request,
         "arrivals": format!("{:?}", options.arrivals),
         "acks": options.acks.number(),

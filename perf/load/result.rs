@@ -22,6 +22,9 @@ pub struct RunResult {
     pub records: u64,
     /// Of record batches, headers included.
     pub bytes: u64,
+    /// The same before compression, of what was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncompressed_bytes: Option<u64>,
     pub requests: u64,
     pub records_per_second: f64,
     pub mib_per_second: f64,
@@ -41,6 +44,9 @@ pub struct RunResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker: Option<Usage>,
     pub surroundings: Surroundings,
+    /// Batches made for each partition over the whole run, where a partitioner chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition_batches: Option<BTreeMap<i32, usize>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
     pub series: Vec<Second>,

@@ -3,5 +3,6 @@
 #[path = "../interop/broker.rs"]
 #[allow(dead_code, reason = "the interop tests also stop and restart brokers")]
 mod broker;
+mod produce;
 mod run;
 mod sink;

@@ -1,6 +1,6 @@
 //! The sink: the generator runs against it as against a broker.
 
-use crate::run::{load, refused};
+use crate::run::load;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -39,15 +39,11 @@ fn the_generator_runs_against_its_sink() {
         ("tiny", &["--batch-records", "1", "--record-bytes", "100", "--in-flight", "64"]),
         ("several", &["--partitions-per-request", "4", "--record-bytes", "30000", "--batch-records", "3"]),
         ("unanswered", &["--acks", "0"]),
+        ("idempotent", &["--idempotent", "--partitioner", "sticky"]),
         ("numbered", &["--stamp", "--keys", "100", "--delete-topic"]),
     ] {
         let outcome = load(&[&common[..], &["--topic", topic], further].concat());
         assert!(outcome.is_valid(), "{topic}: {}", outcome.said);
         assert!(outcome.number("/records") > 0.0 && outcome.number("/latency/p50_us") > 0.0, "{topic}");
     }
-}
-
-#[test]
-fn records_too_small_for_their_stamp_are_refused() {
-    assert!(refused(&["produce", "--record-bytes", "27"]).contains("--record-bytes: at least 28"));
 }

@@ -304,8 +304,11 @@ impl From<DecodeError> for StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::{BatchSize, ProduceFrame, Template};
+    use crate::frames::ProduceFrame;
     use crate::responses::read_produce;
+    use crate::template::tests::content;
+    use crate::template::{BatchSize, Template};
+    use corelane::protocol::compression::Codecs;
 
     fn broker() -> Broker {
         let mut broker = Broker::new("127.0.0.1:9".parse().expect("an address"), 1);
@@ -323,10 +326,12 @@ mod tests {
 
     /// Two requests for partitions 4 and 8, of which one isn't answered, and a question for versions.
     fn requests() -> Vec<u8> {
-        let template = Template::new(7, 50, None, BatchSize::Records(10), 5);
+        let template = Template::new(&content(7, 50, BatchSize::Records(10)));
         let mut bytes = Vec::new();
         for (correlation_id, acks) in [(1, -1), (2, 0), (3, -1)] {
-            let mut frame = ProduceFrame::new(&template, "t", acks, 3, &[4, 8]);
+            let mut frame = ProduceFrame::new("t", acks, &[4, 8], |partition| {
+                template.batch_of(partition, 3, &mut Codecs::default(), || [0; _])
+            });
             frame.set_correlation_id(correlation_id);
             bytes.extend(frame.bytes);
         }
