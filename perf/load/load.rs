@@ -7,6 +7,7 @@
 use crate::Failure;
 use crate::answers::Answers;
 use crate::client::Client;
+use crate::descriptors;
 use crate::frame_stream::FrameStream;
 use crate::options::{Acks, Partitioner, ProduceOptions, Rate};
 use crate::preparation;
@@ -94,6 +95,7 @@ impl<'a> Load<'a> {
     }
 
     pub fn connect_all(&mut self) -> Result<(), Failure> {
+        descriptors::reserve(self.producers.len())?;
         for index in 0..self.producers.len() {
             self.connect(index);
         }

@@ -9,6 +9,7 @@ mod answers;
 mod client;
 mod compacted;
 mod consume;
+mod descriptors;
 mod fetch;
 mod frame_stream;
 mod frames;
@@ -28,6 +29,7 @@ mod stamp;
 mod template;
 mod usage;
 mod verify;
+mod window;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -135,6 +135,13 @@ pub struct ConsumeOptions {
     pub min_bytes: i32,
     #[arg(long, default_value_t = 500)]
     pub max_wait_ms: i32,
+    /// Readers of everything, each with connections and statistics of its own.
+    #[arg(long, default_value_t = 1)]
+    pub groups: usize,
+    /// Each connection reads one partition, even where others read it, too: with many connections and a
+    /// long `--max-wait-ms`, as many idle long polls.
+    #[arg(long)]
+    pub partition_each: bool,
     /// Begin again at the log's start when its end is reached.
     #[arg(long)]
     pub again: bool,

@@ -80,6 +80,8 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
             .then(|| before.0.usage(&after.0, counts.records, counts.bytes, counts.requests)),
         surroundings: before.0.surroundings(&after.0),
         partition_batches,
+        groups: Vec::new(),
+        polls: None,
         verification,
         series: series.into_seconds(),
     };

@@ -38,6 +38,20 @@ pub struct Verification {
     pub findings: Findings,
 }
 
+impl Verification {
+    /// What two checkers found.
+    pub fn and(mut self, other: Self) -> Self {
+        self.batches += other.batches;
+        self.records += other.records;
+        self.acknowledged_batches += other.acknowledged_batches;
+        self.unacknowledged_batches_found += other.unacknowledged_batches_found;
+        let count = self.findings.count + other.findings.count;
+        self.findings.add_all(other.findings.samples.into_iter());
+        self.findings.count = count;
+        self
+    }
+}
+
 /// What is not as it should be.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Findings {

@@ -3,6 +3,7 @@
 #[path = "../interop/broker.rs"]
 #[allow(dead_code, reason = "the interop tests also stop and restart brokers")]
 mod broker;
+mod consume;
 mod produce;
 mod run;
 mod sink;

@@ -1,7 +1,7 @@
 //! Producers against a broker: what they write is there, and what can't be is refused.
 
 use crate::broker::Broker;
-use crate::run::{Outcome, load, refused};
+use crate::run::{Outcome, command, load, refused};
 
 const TOPIC: [&str; 2] = ["--topic", "written"];
 
@@ -71,7 +71,7 @@ fn what_can_not_be_is_refused() {
         (&["--compression", "lz4", "--stamp"], "can't --verify or --stamp"),
         (&["--compression", "lz4", "--keys", "5"], "add --partitioner keyed"),
     ] {
-        let said = refused(&[&["produce"], arguments].concat());
+        let said = refused(&mut command(&[&["produce"], arguments].concat()));
         assert!(said.contains(word), "{arguments:?}: {said}");
     }
 }
