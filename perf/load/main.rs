@@ -14,6 +14,7 @@ mod fetch;
 mod frame_stream;
 mod frames;
 mod keys;
+mod knee;
 mod load;
 mod options;
 mod partitioning;
@@ -53,6 +54,7 @@ impl<E: std::error::Error> From<E> for Failure {
 fn main() -> ExitCode {
     let outcome = match options::Options::parse().command {
         options::Command::Produce(options) => produce::run(&options).and_then(after(&options.common)),
+        options::Command::Knee(options) => knee::run(&options).and_then(after(&options.produce.common)),
         options::Command::Consume(options) => consume::run(&options).and_then(after(&options.common)),
         options::Command::Compacted(options) => compacted::run(&options),
         options::Command::Sink(options) => sink::run(&options),

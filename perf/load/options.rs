@@ -15,6 +15,8 @@ pub struct Options {
 pub enum Command {
     /// Write records at a fixed rate, or as fast as they are acknowledged.
     Produce(ProduceOptions),
+    /// Find the highest rate whose p99 stays under a limit.
+    Knee(KneeOptions),
     /// Read records with long polls.
     Consume(ConsumeOptions),
     /// Check what compaction left of a topic that one `produce --keys` wrote: the last record of every key.
@@ -23,7 +25,7 @@ pub enum Command {
     Sink(SinkOptions),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Common {
     /// Any broker of the cluster, HOST:PORT.
     #[arg(long, default_value = "127.0.0.1:9092")]
@@ -50,7 +52,7 @@ pub struct Common {
     pub quiet: bool,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ProduceOptions {
     #[command(flatten)]
     pub common: Common,
@@ -114,6 +116,24 @@ pub struct ProduceOptions {
     /// Connect again after a connection was lost, and go on.
     #[arg(long)]
     pub reconnect: bool,
+}
+
+#[derive(Args)]
+pub struct KneeOptions {
+    #[command(flatten)]
+    pub produce: ProduceOptions,
+    /// The limit, from the intended send time to the answer.
+    #[arg(long)]
+    pub p99_ms: f64,
+    /// Records a second of the first run. The rate doubles until p99 is above the limit.
+    #[arg(long, default_value_t = 10_000.0)]
+    pub from_rate: f64,
+    /// The knee is known when the next higher rate tried is above it by this share at most.
+    #[arg(long, default_value_t = 0.05)]
+    pub precision: f64,
+    /// Runs after which the search ends in any case.
+    #[arg(long, default_value_t = 30)]
+    pub runs_max: usize,
 }
 
 #[derive(Args)]

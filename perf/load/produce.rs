@@ -12,6 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Runs `corelane-load produce`; true when the result is valid.
 pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
+    measure(options)?.publish()
+}
+
+/// One measurement, from the first connection to the last answer.
+pub fn measure(options: &ProduceOptions) -> Result<RunResult, Failure> {
     let common = &options.common;
     preparation::check(options)?;
     // A late timer is lag of our own; without the privilege it is 50 µs.
@@ -87,7 +92,7 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
     };
     result.invalid_because = invalid_because(&result);
     result.valid = result.invalid_because.is_empty();
-    result.publish()
+    Ok(result)
 }
 
 /// Lag of its own from which the generator measures itself.
@@ -95,16 +100,26 @@ const LAG_P99_US_MAX: u64 = 1000;
 /// Share of the requests due in the window that must have been acknowledged in it.
 const ACHIEVED_MIN: f64 = 0.99;
 
+/// How late the generator itself was, when that is too late.
+pub fn lag_p99_us(result: &RunResult) -> Option<u64> {
+    result.generator_lag.as_ref().map(|lag| lag.p99_us).filter(|p99_us| *p99_us > LAG_P99_US_MAX)
+}
+
+/// Whether what was due in the window was acknowledged in it.
+pub fn is_rate_reached(result: &RunResult) -> bool {
+    let due = result.latency.as_ref().map_or(0, |latency| latency.count) + result.unsent_requests;
+    result.offered_records_per_second.is_none() || result.requests as f64 >= due as f64 * ACHIEVED_MIN
+}
+
 fn invalid_because(result: &RunResult) -> Vec<String> {
     let mut reasons = Vec::new();
     if !result.errors.is_empty() || result.lost_requests > 0 {
         reasons.push("requests failed or were never answered".to_string());
     }
-    if let Some(lag) = result.generator_lag.as_ref().filter(|lag| lag.p99_us > LAG_P99_US_MAX) {
-        reasons.push(format!("the generator fell behind: its own lag is {} µs at p99", lag.p99_us));
+    if let Some(p99_us) = lag_p99_us(result) {
+        reasons.push(format!("the generator fell behind: its own lag is {p99_us} µs at p99"));
     }
-    let due = result.latency.as_ref().map_or(0, |latency| latency.count) + result.unsent_requests;
-    if result.offered_records_per_second.is_some() && (result.requests as f64) < due as f64 * ACHIEVED_MIN {
+    if !is_rate_reached(result) {
         reasons
             .push("the offered rate was not reached: latency grows with the length of the run".to_string());
     }
@@ -117,7 +132,7 @@ fn invalid_because(result: &RunResult) -> Vec<String> {
     reasons
 }
 
-fn describe(options: &ProduceOptions) -> serde_json::Value {
+pub fn describe(options: &ProduceOptions) -> serde_json::Value {
     serde_json::json!({
         "bootstrap": options.common.bootstrap,
         "topic": options.common.topic,

@@ -1,6 +1,6 @@
 //! The sink: the generator runs against it as against a broker.
 
-use crate::run::load;
+use crate::run::{command, load, refused};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -46,4 +46,48 @@ fn the_generator_runs_against_its_sink() {
         assert!(outcome.is_valid(), "{topic}: {}", outcome.said);
         assert!(outcome.number("/records") > 0.0 && outcome.number("/latency/p50_us") > 0.0, "{topic}");
     }
+}
+
+#[test]
+fn a_result_has_histograms_and_seconds_and_is_told() {
+    let sink = Sink::start();
+    let pid = sink.child.id().to_string();
+    let arguments = ["produce", "--bootstrap", &sink.address, "--seconds", "2.1", "--warmup-seconds", "0"];
+    let outcome = load(&[&arguments[..], &["--rate", "500", "--pid", &pid]].concat());
+    for latency in ["/latency", "/generator_lag"] {
+        assert!(outcome.text(&format!("{latency}/histogram")).starts_with("HISTF"), "{}", outcome.result);
+    }
+    let seconds = outcome.result["series"].as_array().expect("one row a second");
+    assert!(seconds.len() >= 2 && seconds[0]["p99_us"].as_u64() > Some(0), "{seconds:?}");
+    let lines = |word: &str| outcome.said.lines().filter(|line| line.contains(word)).count();
+    // A line a second, and the result for people.
+    assert!(lines(" s ") >= 2 && lines("in flight") >= 2, "{}", outcome.said);
+    for words in ["records/s", "MiB/s", "p50", "p99.9", "max", "broker", "cpu-s", "valid"] {
+        assert!(outcome.said.to_lowercase().contains(&words.to_lowercase()), "{words}: {}", outcome.said);
+    }
+}
+
+#[test]
+fn a_knee_doubles_its_rate_and_keeps_every_run() {
+    let sink = Sink::start();
+    let arguments =
+        ["knee", "--bootstrap", &sink.address, "--quiet", "--seconds", "0.4", "--warmup-seconds", "0"];
+    let search = ["--p99-ms", "60000", "--from-rate", "2000", "--runs-max", "3", "--record-bytes", "100"];
+    let outcome = load(&[&arguments[..], &search].concat());
+    // Nothing is above such a limit, so it ends undecided; where the machine is busy, by its own lag.
+    assert_eq!(outcome.code, Some(2), "{}", outcome.said);
+    let runs = outcome.result["runs"].as_array().expect("all runs");
+    let rates: Vec<f64> = runs.iter().filter_map(|run| run["rate"].as_f64()).collect();
+    assert_eq!(rates, [2000.0, 4000.0, 8000.0][..runs.len()]);
+    let why = outcome.text("/invalid_because/0");
+    let is_spoilt = runs.last().expect("at least one")["verdict"] == "spoilt";
+    assert!(
+        if is_spoilt { why.contains("generator") } else { why.contains("--runs-max") },
+        "{}",
+        outcome.said
+    );
+    assert!(outcome.text("/runs/0/latency/histogram").starts_with("HISTF"));
+    assert!(outcome.said.contains("rate      2000"), "{}", outcome.said);
+    let rated = [&arguments[..], &search, &["--rate", "5"]].concat();
+    assert!(refused(&mut command(&rated)).contains("leave it out"));
 }
