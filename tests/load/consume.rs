@@ -40,7 +40,7 @@ fn every_group_reads_everything() {
 fn a_thousand_connections_wait_for_one_partition_each() {
     let (_dir, broker, per_partition) = written();
     let arguments = format!(
-        "consume --bootstrap {} --quiet --seconds 4 --warmup-seconds 0 --partition-each --connections 1000 \
+        "consume --bootstrap {} --quiet --seconds 6 --warmup-seconds 0 --partition-each --connections 1000 \
          --max-wait-ms 60000",
         broker.address
     );

@@ -46,15 +46,14 @@ fn compressed_batches_are_taken_and_read() {
 fn partitions_get_what_their_keys_bring() {
     let (_dir, broker) = broker();
     let keyed = ["--partitioner", "keyed", "--keys", "1000", "--key-distribution", "zipf:1.5", "--verify"];
-    let size = ["--partitions", "4", "--batch-records", "2", "--compression", "none"];
+    let size = ["--partitions", "16", "--batch-records", "2"];
     let outcome = produce(&broker, &[&keyed[..], &size, &TOPIC].concat());
     assert!(outcome.is_valid(), "{}", outcome.said);
     let batches = outcome.result["partition_batches"].as_object().expect("where a partitioner chose");
-    let mut counts: Vec<u64> = batches.values().filter_map(serde_json::Value::as_u64).collect();
-    counts.sort_unstable();
-    // The first key alone has 0.39 of all: its partition can't be like the others.
-    let share = counts[3] as f64 / counts.iter().sum::<u64>() as f64;
-    assert!(counts.len() == 4 && share > 0.36, "{counts:?}");
+    let counts: Vec<u64> = batches.values().filter_map(serde_json::Value::as_u64).collect();
+    // The first key alone has 0.39 of all, a sixteenth is 0.06: even a few batches tell which it is.
+    let most = counts.iter().max().copied().unwrap_or(0) as f64 / counts.iter().sum::<u64>() as f64;
+    assert!(counts.len() == 16 && most > 0.25, "{counts:?}");
 }
 
 #[test]

@@ -74,18 +74,23 @@ fn a_knee_doubles_its_rate_and_keeps_every_run() {
         ["knee", "--bootstrap", &sink.address, "--quiet", "--seconds", "0.4", "--warmup-seconds", "0"];
     let search = ["--p99-ms", "60000", "--from-rate", "2000", "--runs-max", "3", "--record-bytes", "100"];
     let outcome = load(&[&arguments[..], &search].concat());
-    // Nothing is above such a limit, so it ends undecided; where the machine is busy, by its own lag.
-    assert_eq!(outcome.code, Some(2), "{}", outcome.said);
+    assert_eq!(outcome.code, Some(2), "three runs never decide: {}", outcome.said);
     let runs = outcome.result["runs"].as_array().expect("all runs");
-    let rates: Vec<f64> = runs.iter().filter_map(|run| run["rate"].as_f64()).collect();
-    assert_eq!(rates, [2000.0, 4000.0, 8000.0][..runs.len()]);
+    assert_eq!(runs[0]["rate"], 2000.0);
+    // A busy machine may not reach a rate, or be late itself.
+    for pair in runs.windows(2) {
+        let (rate, next) = (pair[0]["rate"].as_f64(), pair[1]["rate"].as_f64());
+        match pair[0]["verdict"].as_str() {
+            Some("under") => assert!(next > rate, "{}", outcome.said),
+            Some("above") => assert!(next < rate, "{}", outcome.said),
+            verdict => panic!("no run follows {verdict:?}: {}", outcome.said),
+        }
+    }
     let why = outcome.text("/invalid_because/0");
-    let is_spoilt = runs.last().expect("at least one")["verdict"] == "spoilt";
-    assert!(
-        if is_spoilt { why.contains("generator") } else { why.contains("--runs-max") },
-        "{}",
-        outcome.said
-    );
+    match runs.last().expect("at least one")["verdict"].as_str() {
+        Some("spoilt") => assert!(!why.is_empty()),
+        _ => assert!(why.contains("--runs-max: not decided after 3 runs"), "{why}"),
+    }
     assert!(outcome.text("/runs/0/latency/histogram").starts_with("HISTF"));
     assert!(outcome.said.contains("rate      2000"), "{}", outcome.said);
     let rated = [&arguments[..], &search, &["--rate", "5"]].concat();
