@@ -1,6 +1,7 @@
 //! Client: the few requests before and after the load, one at a time on a blocking socket.
 
 use crate::Failure;
+use corelane::base::ids::{ProducerEpoch, ProducerId};
 use corelane::protocol::api_key::ApiKey;
 use corelane::protocol::cold::{self, Message, text};
 use corelane::protocol::error_code::ErrorCode;
@@ -16,6 +17,8 @@ use cold::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTo
 use cold::create_topics_response::CreateTopicsResponseData;
 use cold::delete_topics_request::DeleteTopicsRequestData;
 use cold::delete_topics_response::DeleteTopicsResponseData;
+use cold::init_producer_id_request::InitProducerIdRequestData;
+use cold::init_producer_id_response::InitProducerIdResponseData;
 use cold::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic};
 use cold::list_offsets_response::ListOffsetsResponseData;
 use cold::metadata_request::{MetadataRequestData, MetadataRequestTopic};
@@ -165,6 +168,27 @@ impl Client {
             }
             None => Err(Failure::new("DeleteTopics: an answer without the topic")),
         }
+    }
+
+    /// An id of an idempotent producer, as soon as the broker gives one.
+    pub fn producer_id(&mut self) -> Result<(ProducerId, ProducerEpoch), Failure> {
+        until_ready("a producer id", || {
+            let request = InitProducerIdRequestData {
+                transaction_timeout_ms: 60_000,
+                producer_id: -1,
+                producer_epoch: -1,
+                ..InitProducerIdRequestData::default()
+            };
+            let answer: InitProducerIdResponseData = self.request(ApiKey::InitProducerId, 4, &request)?;
+            match ErrorCode::from_number(answer.error_code) {
+                Some(ErrorCode::None) => {
+                    Ok(Some((ProducerId(answer.producer_id), ProducerEpoch(answer.producer_epoch))))
+                }
+                // It is still starting.
+                Some(ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable) => Ok(None),
+                _ => Err(Failure::new(format!("InitProducerId: {}", code_name(answer.error_code)))),
+            }
+        })
     }
 
     /// The leaders, once every partition has one.

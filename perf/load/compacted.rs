@@ -7,9 +7,9 @@
 use crate::Failure;
 use crate::client::{Client, OFFSET_EARLIEST, OFFSET_LATEST, offsets_at_leaders};
 use crate::consume::read_to_end;
-use crate::frames::Stamp;
 use crate::keys::Keys;
 use crate::options::CompactedOptions;
+use crate::stamp::Stamp;
 use crate::verify::Findings;
 use corelane::base::checksum::crc32c;
 use corelane::protocol::record::{RecordView, records};

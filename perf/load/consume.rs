@@ -2,76 +2,23 @@
 
 use crate::Failure;
 use crate::client::{Client, OFFSET_EARLIEST, OFFSET_LATEST, offsets_at_leaders};
-use crate::fetch::{Event, FetchLimits, Fetcher, Reading};
-use crate::frames::Stamp;
+use crate::fetch::{Division, Event, FetchLimits, Fetcher, Reading};
 use crate::options::{ConsumeOptions, From};
-use crate::result::RunResult;
-use crate::series::{Latencies, Series};
+use crate::result::{Polls, RunResult};
+use crate::series::Series;
 use crate::usage::Snapshot;
 use crate::verify::{Checker, Ledger, Verification};
-use corelane::protocol::record::records;
-use corelane::protocol::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::window::{Group, Window};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How long a broker may give nothing while records are left to be read.
 const PROGRESS_NS_MAX: u64 = 30_000_000_000;
 
-/// Counts of the measured window.
-struct Window {
-    from_ns: u64,
-    end_ns: u64,
-    records: u64,
-    bytes: u64,
-    latencies: Latencies,
-    series: Series,
-    measures_latency: bool,
-    checker: Option<Checker>,
-}
-
-impl Window {
-    fn see(&mut self, now: u64, event: &Event<'_>) {
-        let (partition, batch, records) = match event {
-            Event::Batch { partition, batch, records } => (*partition, *batch, *records),
-            Event::Again { partition } => {
-                self.checker.iter_mut().for_each(|checker| checker.restart(*partition));
-                return;
-            }
-        };
-        let is_measured = (self.from_ns..self.end_ns).contains(&now);
-        self.series.count(records, batch.len() as u64);
-        if is_measured {
-            self.records += records;
-            self.bytes += batch.len() as u64;
-        }
-        if self.measures_latency
-            && let Some(sent_ns) = sent_ns(batch)
-        {
-            let ns = now.saturating_sub(sent_ns);
-            self.series.latency_ns(ns);
-            if is_measured {
-                self.latencies.record_ns(ns);
-            }
-        }
-        if let Some(checker) = &mut self.checker {
-            checker.check(partition, batch);
-        }
-    }
-}
-
-/// Intended send time of a batch; `None` for one without.
-fn sent_ns(batch: &[u8]) -> Option<u64> {
-    let count = BatchHeader::view(batch)?.records_count.get();
-    let first = records(count, batch.get(HEADER_BYTES..)?).next()?.ok()?;
-    let (front, _) = first.value?.split_at_checked(crate::frames::STAMP_BYTES)?;
-    // Without its content, which would be checksummed.
-    let (stamp, _) = Stamp::read(front)?;
-    (stamp.sent_ns > 0).then_some(stamp.sent_ns)
-}
-
 /// Runs `corelane-load consume`; true when the result is valid.
 pub fn run(options: &ConsumeOptions) -> Result<bool, Failure> {
     let common = &options.common;
+    check(options)?;
     let mut fetcher = connect(options)?;
     let start_ns = fetcher.now_ns();
     let from_ns = start_ns + (common.warmup_seconds * 1e9) as u64;
@@ -79,21 +26,19 @@ pub fn run(options: &ConsumeOptions) -> Result<bool, Failure> {
     let mut window = Window {
         from_ns,
         end_ns,
-        records: 0,
-        bytes: 0,
-        latencies: Latencies::new(),
         series: Series::new(start_ns, from_ns, common.quiet),
         measures_latency: options.latency,
-        checker: options.verify.then(|| Checker::new(None)),
+        groups: (0..options.groups).map(|_| Group::new(options.verify)).collect(),
     };
     read_until(&mut fetcher, &mut window, from_ns)?;
-    let before = (Snapshot::take(&common.pid)?, fetcher.counts.requests, fetcher.now_ns());
+    let before = (Snapshot::take(&common.pid)?, fetcher.counts.answers, fetcher.now_ns());
     read_until(&mut fetcher, &mut window, end_ns)?;
-    let after = (Snapshot::take(&common.pid)?, fetcher.counts.requests, fetcher.now_ns());
-    let requests = after.1 - before.1;
+    let after = (Snapshot::take(&common.pid)?, fetcher.counts.answers, fetcher.now_ns());
+    let polls = Polls::between(fetcher.connections(), &before.1, &after.1);
+    let (records, bytes, requests) = (window.records(), window.bytes(), polls.answers);
     let seconds = (after.2 - before.2) as f64 / 1e9;
-    let verification = window.checker.take().map(Checker::finish);
-    let invalid_because = invalid_because(&fetcher, verification.as_ref(), window.records);
+    let verification = window.verification();
+    let invalid_because = invalid_because(&fetcher, verification.as_ref(), records, options.partition_each);
     let result = RunResult {
         kind: "consume",
         valid: invalid_because.is_empty(),
@@ -102,27 +47,35 @@ pub fn run(options: &ConsumeOptions) -> Result<bool, Failure> {
         started_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64,
         options: describe(options),
         seconds,
-        records: window.records,
-        bytes: window.bytes,
+        records,
+        bytes,
+        uncompressed_bytes: None,
         requests,
-        records_per_second: window.records as f64 / seconds,
-        mib_per_second: window.bytes as f64 / seconds / f64::from(1 << 20),
+        records_per_second: records as f64 / seconds,
+        mib_per_second: bytes as f64 / seconds / f64::from(1 << 20),
         offered_records_per_second: None,
         errors: fetcher.counts.errors,
         lost_requests: 0,
         unsent_requests: 0,
-        latency: if options.latency { Some(window.latencies.report()?) } else { None },
+        latency: window.latency()?,
         generator_lag: None,
-        broker: (!common.pid.is_empty())
-            .then(|| before.0.usage(&after.0, window.records, window.bytes, requests)),
+        broker: (!common.pid.is_empty()).then(|| before.0.usage(&after.0, records, bytes, requests)),
         surroundings: before.0.surroundings(&after.0),
+        partition_batches: None,
+        groups: window.group_reports()?,
+        polls: Some(polls),
         verification,
         series: window.series.into_seconds(),
     };
     result.publish()
 }
 
-fn invalid_because(fetcher: &Fetcher, verification: Option<&Verification>, records: u64) -> Vec<String> {
+fn invalid_because(
+    fetcher: &Fetcher,
+    verification: Option<&Verification>,
+    records: u64,
+    may_idle: bool,
+) -> Vec<String> {
     let mut reasons = Vec::new();
     if !fetcher.counts.errors.is_empty() {
         reasons.push("the broker answered errors".to_string());
@@ -130,10 +83,22 @@ fn invalid_because(fetcher: &Fetcher, verification: Option<&Verification>, recor
     if verification.is_some_and(|verification| verification.findings.count > 0) {
         reasons.push("what was read is not what was written".to_string());
     }
-    if records == 0 {
+    if records == 0 && !may_idle {
         reasons.push("nothing was read".to_string());
     }
     reasons
+}
+
+/// Refuses what can't be, or can't be together.
+fn check(options: &ConsumeOptions) -> Result<(), Failure> {
+    if options.groups == 0 {
+        return Err(Failure::new("--groups: at least 1"));
+    }
+    if options.partition_each && options.verify {
+        let why = "several connections may read one partition, and each would be checked against the others";
+        return Err(Failure::new(format!("--partition-each can't --verify: {why}")));
+    }
+    Ok(())
 }
 
 fn connect(options: &ConsumeOptions) -> Result<Fetcher, Failure> {
@@ -162,7 +127,12 @@ fn connect(options: &ConsumeOptions) -> Result<Fetcher, Failure> {
         min_bytes: options.min_bytes,
         max_wait_ms: options.max_wait_ms,
     };
-    Fetcher::connect(&common.topic, limits, common.connections, &leaders, &readings)
+    let division = Division {
+        connections: common.connections,
+        groups: options.groups,
+        partition_each: options.partition_each,
+    };
+    Fetcher::connect(&common.topic, limits, division, &leaders, &readings)
 }
 
 fn read_until(fetcher: &mut Fetcher, window: &mut Window, until_ns: u64) -> Result<(), Failure> {
@@ -208,7 +178,8 @@ pub fn read_to_end(
         .collect();
     let limits =
         FetchLimits { max_bytes: 8 << 20, partition_max_bytes: 4 << 20, min_bytes: 1, max_wait_ms: 500 };
-    let mut fetcher = Fetcher::connect(topic, limits, 2, &leaders, &readings)?;
+    let division = Division { connections: 2, groups: 1, partition_each: false };
+    let mut fetcher = Fetcher::connect(topic, limits, division, &leaders, &readings)?;
     let mut progress_ns = fetcher.now_ns();
     while !fetcher.is_done() {
         let now = fetcher.now_ns();
@@ -237,5 +208,7 @@ fn describe(options: &ConsumeOptions) -> serde_json::Value {
         "min_bytes": options.min_bytes,
         "max_wait_ms": options.max_wait_ms,
         "again": options.again,
+        "groups": options.groups,
+        "partition_each": options.partition_each,
     })
 }

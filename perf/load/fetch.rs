@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::client::{Leaders, code_name, write_header};
+use crate::descriptors;
 use crate::frame_stream::FrameStream;
 use crate::responses::{FETCH_VERSION, Fetched, read_fetch};
 use corelane::protocol::api_key::ApiKey;
@@ -11,6 +12,9 @@ use corelane::protocol::writer::Writer;
 use corelane::ring::{Completion, Ring, RingOptions, Sleep, SocketId, Token};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+
+/// A listener's queue holds so many at least.
+const CONNECTS_AT_ONCE: usize = 128;
 
 /// Pause before asking again where an error was answered.
 const ERROR_PAUSE_NS: u64 = 50_000_000;
@@ -40,17 +44,47 @@ impl Reading {
     }
 }
 
+impl Division {
+    /// What each connection of a group reads of a leader's partitions.
+    fn shares(&self, own: &[Reading]) -> Vec<Vec<Reading>> {
+        let connections = self.connections.max(1);
+        if self.partition_each {
+            return own.iter().cycle().take(connections).map(|reading| vec![*reading]).collect();
+        }
+        let count = connections.min(own.len());
+        (0..count).map(|index| own.iter().skip(index).step_by(count).copied().collect()).collect()
+    }
+}
+
 /// What a reader tells.
 pub enum Event<'a> {
     /// One whole batch; `records` of it were asked for.
-    Batch { partition: i32, batch: &'a [u8], records: u64 },
+    Batch { group: usize, partition: i32, batch: &'a [u8], records: u64 },
     /// The partition is read from its start again.
-    Again { partition: i32 },
+    Again { group: usize, partition: i32 },
+}
+
+/// How partitions are divided among connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Division {
+    /// To each leader, of each group.
+    pub connections: usize,
+    /// Readers of everything, independent of each other.
+    pub groups: usize,
+    /// Each connection reads one partition, even where others read it, too.
+    pub partition_each: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnswerCounts {
+    pub all: u64,
+    /// Those with records: the others are long polls that ended without.
+    pub with_records: u64,
 }
 
 #[derive(Default)]
 pub struct FetchCounts {
-    pub requests: u64,
+    pub answers: AnswerCounts,
     pub errors: BTreeMap<String, u64>,
 }
 
@@ -64,6 +98,7 @@ pub struct Fetcher {
 }
 
 struct Reader {
+    group: usize,
     address: SocketAddr,
     socket: Option<SocketId>,
     stream: FrameStream,
@@ -78,8 +113,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(address: SocketAddr, readings: Vec<Reading>) -> Self {
+    fn new(group: usize, address: SocketAddr, readings: Vec<Reading>) -> Self {
         Self {
+            group,
             address,
             socket: None,
             stream: FrameStream::default(),
@@ -138,27 +174,28 @@ impl Reader {
 }
 
 impl Fetcher {
-    /// Connects `connections` readers to each leader and divides `readings` among them.
+    /// Connects readers to each leader and divides `readings` among those of each group.
     pub fn connect(
         topic: &str,
         limits: FetchLimits,
-        connections: usize,
+        division: Division,
         leaders: &Leaders,
         readings: &[Reading],
     ) -> Result<Self, Failure> {
-        let options =
-            RingOptions { entries_count: 1024, receive_buffers_count: 128, ..RingOptions::default() };
-        let ring = Ring::kernel(&options)?;
         let partitions: Vec<i32> = readings.iter().map(|reading| reading.partition).collect();
         let mut readers = Vec::new();
         for (address, own) in leaders.by_address(&partitions) {
-            let count = connections.min(own.len()).max(1);
-            for index in 0..count {
-                let share = own.iter().skip(index).step_by(count);
-                let share = share.filter_map(|p| readings.iter().find(|r| r.partition == *p)).copied();
-                readers.push(Reader::new(address, share.collect()));
+            let own: Vec<Reading> =
+                own.iter().filter_map(|p| readings.iter().find(|r| r.partition == *p)).copied().collect();
+            for group in 0..division.groups {
+                let shares = division.shares(&own).into_iter();
+                readers.extend(shares.map(|share| Reader::new(group, address, share)));
             }
         }
+        descriptors::reserve(readers.len())?;
+        let options =
+            RingOptions { entries_count: 1024, receive_buffers_count: 128, ..RingOptions::default() };
+        let ring = Ring::kernel(&options)?;
         let mut fetcher = Self {
             ring,
             topic: topic.to_string(),
@@ -172,23 +209,31 @@ impl Fetcher {
     }
 
     fn connect_all(&mut self) -> Result<(), Failure> {
-        for (index, reader) in self.readers.iter().enumerate() {
-            self.ring.connect(Token::new(0, index as u64), reader.address);
-        }
-        let mut missing = self.readers.len();
-        while missing > 0 {
-            self.ring.turn(Sleep::Forever);
-            while let Some(completion) = self.ring.next() {
-                let Completion::Connected { token, result } = completion else { continue };
-                let socket = result?;
-                let index = token.value() as usize;
-                self.readers[index].socket = Some(socket);
-                self.sockets.insert(socket, index);
-                self.ring.receive_start(socket);
-                missing -= 1;
+        let count = self.readers.len();
+        for first in (0..count).step_by(CONNECTS_AT_ONCE) {
+            let some = first..count.min(first + CONNECTS_AT_ONCE);
+            let mut missing = some.len();
+            for index in some {
+                self.ring.connect(Token::new(0, index as u64), self.readers[index].address);
+            }
+            while missing > 0 {
+                self.ring.turn(Sleep::Forever);
+                while let Some(completion) = self.ring.next() {
+                    let Completion::Connected { token, result } = completion else { continue };
+                    let socket = result?;
+                    let index = token.value() as usize;
+                    self.readers[index].socket = Some(socket);
+                    self.sockets.insert(socket, index);
+                    self.ring.receive_start(socket);
+                    missing -= 1;
+                }
             }
         }
         Ok(())
+    }
+
+    pub fn connections(&self) -> usize {
+        self.readers.len()
     }
 
     pub fn is_done(&self) -> bool {
@@ -233,18 +278,22 @@ impl Fetcher {
             Completion::Received { socket, bytes } => {
                 let now = self.ring.now().0;
                 let reader = &mut self.readers[self.sockets[&socket]];
-                let Reader { stream, readings, is_waiting, correlation_id, not_before_ns, .. } = reader;
+                let Reader { group, stream, readings, is_waiting, correlation_id, not_before_ns, .. } =
+                    reader;
                 let counts = &mut self.counts;
                 stream.feed(self.ring.received(&bytes), |frame| {
                     let errors_before = counts.errors.values().sum::<u64>();
+                    let mut has_records = false;
                     let (answered, error) = read_fetch(frame, |fetched| {
-                        read_partition(readings, counts, now, &fetched, each);
+                        has_records |= !fetched.records.is_empty();
+                        read_partition(*group, readings, counts, now, &fetched, each);
                     })?;
                     if answered != *correlation_id {
                         return Err(Failure::new("an answer to a request that was not asked"));
                     }
                     count_error(counts, error);
-                    counts.requests += 1;
+                    counts.answers.all += 1;
+                    counts.answers.with_records += u64::from(has_records);
                     if counts.errors.values().sum::<u64>() > errors_before {
                         *not_before_ns = now + ERROR_PAUSE_NS;
                     }
@@ -277,6 +326,7 @@ fn count_error(counts: &mut FetchCounts, code: i16) {
 
 /// Gives every whole batch of an answer to `each` and moves the reading behind it.
 fn read_partition(
+    group: usize,
     readings: &mut [Reading],
     counts: &mut FetchCounts,
     now: u64,
@@ -302,13 +352,13 @@ fn read_partition(
         }
         let records = (last + 1 - reading.offset.max(header.base_offset().0)) as u64;
         reading.offset = last + 1;
-        each(now, Event::Batch { partition, batch, records });
+        each(now, Event::Batch { group, partition, batch, records });
     }
     if let Some(start) = reading.again_from
         && fetched.error == 0
         && reading.offset >= fetched.high_watermark
     {
         reading.offset = start;
-        each(now, Event::Again { partition });
+        each(now, Event::Again { group, partition });
     }
 }

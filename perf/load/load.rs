@@ -5,15 +5,16 @@
 //! Called by `produce`.
 
 use crate::Failure;
-use crate::client::code_name;
+use crate::answers::Answers;
+use crate::client::Client;
+use crate::descriptors;
 use crate::frame_stream::FrameStream;
-use crate::frames::{BatchSize, ProduceFrame, Template};
-use crate::keys::Keys;
-use crate::options::{Acks, ProduceOptions, Rate};
-use crate::producer::{Demand, Pending, Producer, Sending, shares};
-use crate::responses::read_produce;
+use crate::options::{Acks, Partitioner, ProduceOptions, Rate};
+use crate::preparation;
+use crate::producer::{Demand, Pending, Producer, Sending};
 use crate::schedule::Schedule;
 use crate::series::{Latencies, Series};
+use crate::template::Template;
 use crate::verify::Ledger;
 use corelane::base::ids::MonotonicNs;
 use corelane::ring::{Completion, ReceivedBytes, Ring, RingOptions, Sleep, SocketId, Token};
@@ -58,32 +59,12 @@ impl<'a> Load<'a> {
         options: &'a ProduceOptions,
         leaders: &BTreeMap<SocketAddr, Vec<i32>>,
         timestamp_ms: u64,
+        client: &mut Client,
     ) -> Result<Self, Failure> {
-        let size = options.batch_records.map_or(BatchSize::Bytes(options.batch_bytes), BatchSize::Records);
-        let keys = options.keys.map(Keys);
-        let template = Template::new(options.seed, options.record_bytes, keys, size, timestamp_ms as i64);
-        let at_once = options.partitions_per_request.max(1);
-        let mut producers = Vec::new();
-        for (address, partitions) in leaders {
-            for share in shares(partitions, options.common.connections.max(1), at_once) {
-                let stream = producers.len() as u32;
-                let frames = share
-                    .chunks(at_once)
-                    .map(|some| {
-                        ProduceFrame::new(
-                            &template,
-                            &options.common.topic,
-                            options.acks.number(),
-                            stream,
-                            some,
-                        )
-                    })
-                    .collect();
-                // Replaced when everything is connected.
-                let schedule = Schedule::new(Rate::Max, 1, options.arrivals, 0, (0, 1), 0);
-                producers.push(Producer::new(*address, frames, schedule));
-            }
-        }
+        let template = preparation::template(options, timestamp_ms);
+        let partitions_count = leaders.values().map(Vec::len).sum();
+        let partitioning = preparation::partitioning(options, partitions_count);
+        let producers = preparation::producers(options, leaders, &template, partitioning.as_ref(), client)?;
         let ring = Ring::kernel(&RingOptions { entries_count: 1024, ..RingOptions::default() })?;
         Ok(Self {
             options,
@@ -94,7 +75,9 @@ impl<'a> Load<'a> {
             demand: Demand {
                 in_flight_max: options.in_flight.max(1),
                 end_ns: 0,
-                is_numbered: options.verify || options.stamp || options.keys.is_some(),
+                is_numbered: options.verify
+                    || options.stamp
+                    || (options.keys.is_some() && options.partitioner != Some(Partitioner::Keyed)),
                 is_recorded: options.verify,
             },
             from_ns: 0,
@@ -112,6 +95,7 @@ impl<'a> Load<'a> {
     }
 
     pub fn connect_all(&mut self) -> Result<(), Failure> {
+        descriptors::reserve(self.producers.len())?;
         for index in 0..self.producers.len() {
             self.connect(index);
         }
@@ -143,7 +127,11 @@ impl<'a> Load<'a> {
         let records_per_request = self.template.records_count() * options.partitions_per_request.max(1);
         let count = self.producers.len();
         for (index, producer) in self.producers.iter_mut().enumerate() {
-            let (rate, arrivals, seed) = (options.rate, options.arrivals, options.seed);
+            let rate = match options.rate {
+                Rate::Max => Rate::Max,
+                Rate::RecordsPerSecond(rate) => Rate::RecordsPerSecond(rate * producer.rate_factor),
+            };
+            let (arrivals, seed) = (options.arrivals, options.seed);
             let place = (index, count);
             let schedule = Schedule::new(rate, records_per_request, arrivals, seed, place, start_ns);
             producer.begin(schedule, start_ns);
@@ -254,7 +242,7 @@ impl<'a> Load<'a> {
                 } else if self.options.acks == Acks::Never {
                     while let Some(pending) = self.producers[index].answered(now) {
                         let batches = self.producers[index].batches_of(&pending) as u64;
-                        self.count(now, &pending, batches);
+                        self.count(now, index, &pending, batches);
                     }
                 }
             }
@@ -295,7 +283,7 @@ impl<'a> Load<'a> {
         let mut stream = std::mem::take(&mut self.producers[index].stream);
         let mut answers = Answers {
             producer: &mut self.producers[index],
-            counts: &mut self.counts,
+            errors: &mut self.counts.errors,
             is_recorded: self.demand.is_recorded,
             now,
             done: Vec::new(),
@@ -304,15 +292,15 @@ impl<'a> Load<'a> {
         let done = answers.done;
         self.producers[index].stream = stream;
         for (pending, batches) in done {
-            self.count(now, &pending, batches);
+            self.count(now, index, &pending, batches);
         }
         outcome
     }
 
     /// Counts a request of which `batches` were acknowledged.
-    fn count(&mut self, now: u64, pending: &Pending, batches: u64) {
+    fn count(&mut self, now: u64, index: usize, pending: &Pending, batches: u64) {
         let records = batches * self.template.records_count() as u64;
-        let bytes = batches * self.template.batch_bytes() as u64;
+        let bytes = batches * self.producers[index].batch_bytes_of(pending);
         let latency_ns = now.saturating_sub(pending.intended_ns);
         self.series.count(records, bytes);
         self.series.latency_ns(latency_ns);
@@ -342,6 +330,20 @@ impl<'a> Load<'a> {
         self.producers.iter_mut().map(|producer| producer.unsent(end_ns)).sum()
     }
 
+    /// What was acknowledged in the measured window, before compression.
+    pub fn uncompressed_bytes(&self) -> u64 {
+        self.counts.records / self.template.records_count() as u64 * self.template.batch_bytes() as u64
+    }
+
+    /// Batches made for each partition.
+    pub fn batches(&self) -> BTreeMap<i32, usize> {
+        let mut batches = BTreeMap::new();
+        for (partition, count) in self.producers.iter().flat_map(Producer::batches) {
+            *batches.entry(partition).or_default() += count;
+        }
+        batches
+    }
+
     pub fn ledger(&self) -> Ledger {
         let mut ledger =
             Ledger { records_per_batch: self.template.records_count() as u64, ..Ledger::default() };
@@ -353,40 +355,6 @@ impl<'a> Load<'a> {
             }
         }
         ledger
-    }
-}
-
-/// Reads the answers of one producer.
-struct Answers<'a> {
-    producer: &'a mut Producer,
-    counts: &'a mut Counts,
-    is_recorded: bool,
-    now: u64,
-    /// Requests answered, and how many of their batches were acknowledged.
-    done: Vec<(Pending, u64)>,
-}
-
-impl Answers<'_> {
-    fn read(&mut self, frame: &[u8]) -> Result<(), Failure> {
-        let Some(pending) = self.producer.answered(self.now) else {
-            return Err(Failure::new("an answer to nothing"));
-        };
-        let mut acknowledged = 0;
-        let correlation_id = read_produce(frame, |produced| {
-            if produced.error != 0 {
-                *self.counts.errors.entry(code_name(produced.error)).or_default() += 1;
-                return;
-            }
-            acknowledged += 1;
-            if self.is_recorded {
-                self.producer.acknowledge(&pending, produced.partition, produced.base_offset);
-            }
-        })?;
-        if correlation_id != pending.correlation_id {
-            return Err(Failure::new("answers come out of order"));
-        }
-        self.done.push((pending, acknowledged));
-        Ok(())
     }
 }
 

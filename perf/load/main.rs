@@ -5,23 +5,32 @@
 //! result is one JSON object on stdout; progress and a readable summary go to stderr. The method is in
 //! perf/README.md.
 
+mod answers;
 mod client;
 mod compacted;
 mod consume;
+mod descriptors;
 mod fetch;
 mod frame_stream;
 mod frames;
 mod keys;
+mod knee;
 mod load;
 mod options;
+mod partitioning;
+mod preparation;
 mod produce;
 mod producer;
 mod responses;
 mod result;
 mod schedule;
 mod series;
+mod sink;
+mod stamp;
+mod template;
 mod usage;
 mod verify;
+mod window;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -45,8 +54,10 @@ impl<E: std::error::Error> From<E> for Failure {
 fn main() -> ExitCode {
     let outcome = match options::Options::parse().command {
         options::Command::Produce(options) => produce::run(&options).and_then(after(&options.common)),
+        options::Command::Knee(options) => knee::run(&options).and_then(after(&options.produce.common)),
         options::Command::Consume(options) => consume::run(&options).and_then(after(&options.common)),
         options::Command::Compacted(options) => compacted::run(&options),
+        options::Command::Sink(options) => sink::run(&options),
     };
     match outcome {
         // A run that measured nothing fit to quote, or whose records were not all there, fails.

@@ -1,6 +1,8 @@
 //! Options: what the command line says.
 
+use crate::partitioning::KeyDistribution;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use corelane::protocol::compression::Codec;
 
 #[derive(Parser)]
 #[command(name = "corelane-load", about = "Open-loop load on a Kafka-compatible broker.")]
@@ -13,13 +15,17 @@ pub struct Options {
 pub enum Command {
     /// Write records at a fixed rate, or as fast as they are acknowledged.
     Produce(ProduceOptions),
+    /// Find the highest rate whose p99 stays under a limit.
+    Knee(KneeOptions),
     /// Read records with long polls.
     Consume(ConsumeOptions),
     /// Check what compaction left of a topic that one `produce --keys` wrote: the last record of every key.
     Compacted(CompactedOptions),
+    /// Acknowledge every Produce and keep nothing, until killed: shows what the generator itself can do.
+    Sink(SinkOptions),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Common {
     /// Any broker of the cluster, HOST:PORT.
     #[arg(long, default_value = "127.0.0.1:9092")]
@@ -46,7 +52,7 @@ pub struct Common {
     pub quiet: bool,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ProduceOptions {
     #[command(flatten)]
     pub common: Common,
@@ -64,7 +70,7 @@ pub struct ProduceOptions {
     /// Bytes of each record's value.
     #[arg(long, default_value_t = 1024)]
     pub record_bytes: usize,
-    /// Batches are as many records as fit.
+    /// Batches are as many records as fit, before compression.
     #[arg(long, default_value_t = 16384)]
     pub batch_bytes: usize,
     /// Records of a batch, instead of as many as fit.
@@ -87,6 +93,19 @@ pub struct ProduceOptions {
     /// `compacted` the topic must be new, and its partitions a multiple of the connections.
     #[arg(long)]
     pub keys: Option<u64>,
+    /// Choose each batch's partition as a client does, among all partitions of the connection's leader.
+    /// Without it each connection has partitions of its own and takes them in turn.
+    #[arg(long, value_enum)]
+    pub partitioner: Option<Partitioner>,
+    /// How often each of the keys occurs: uniform, or zipf:EXPONENT.
+    #[arg(long, default_value = "uniform")]
+    pub key_distribution: KeyDistribution,
+    /// Compress the batches, whose content then shrinks to about half.
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    pub compression: Compression,
+    /// Give each connection a producer id and number its batches, so that none is written twice.
+    #[arg(long)]
+    pub idempotent: bool,
     /// Number the records, and read everything back afterwards: every acknowledged record must be there
     /// once, in order, at its offset, with its content.
     #[arg(long)]
@@ -97,6 +116,24 @@ pub struct ProduceOptions {
     /// Connect again after a connection was lost, and go on.
     #[arg(long)]
     pub reconnect: bool,
+}
+
+#[derive(Args)]
+pub struct KneeOptions {
+    #[command(flatten)]
+    pub produce: ProduceOptions,
+    /// The limit, from the intended send time to the answer.
+    #[arg(long)]
+    pub p99_ms: f64,
+    /// Records a second of the first run. The rate doubles until p99 is above the limit.
+    #[arg(long, default_value_t = 10_000.0)]
+    pub from_rate: f64,
+    /// The knee is known when the next higher rate tried is above it by this share at most.
+    #[arg(long, default_value_t = 0.05)]
+    pub precision: f64,
+    /// Runs after which the search ends in any case.
+    #[arg(long, default_value_t = 30)]
+    pub runs_max: usize,
 }
 
 #[derive(Args)]
@@ -118,6 +155,13 @@ pub struct ConsumeOptions {
     pub min_bytes: i32,
     #[arg(long, default_value_t = 500)]
     pub max_wait_ms: i32,
+    /// Readers of everything, each with connections and statistics of its own.
+    #[arg(long, default_value_t = 1)]
+    pub groups: usize,
+    /// Each connection reads one partition, even where others read it, too: with many connections and a
+    /// long `--max-wait-ms`, as many idle long polls.
+    #[arg(long)]
+    pub partition_each: bool,
     /// Begin again at the log's start when its end is reached.
     #[arg(long)]
     pub again: bool,
@@ -141,6 +185,16 @@ pub struct CompactedOptions {
     pub keys: u64,
 }
 
+#[derive(Args)]
+pub struct SinkOptions {
+    /// Where to listen; port 0 takes a free one, which the first line on stdout names.
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    pub listen: String,
+    /// Partitions of topics that are made without a number.
+    #[arg(long, default_value_t = 16)]
+    pub partitions: i32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
     Max,
@@ -157,6 +211,35 @@ impl std::str::FromStr for Rate {
         match text.parse::<f64>() {
             Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(Self::RecordsPerSecond(rate)),
             _ => Err("a number of records per second above 0, or max".to_string()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Partitioner {
+    /// Any partition for each batch.
+    Sticky,
+    /// The partition of the key: `--keys` are those of the whole topic, and decide by their murmur2 hash.
+    Keyed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Compression {
+    pub fn codec(self) -> Codec {
+        match self {
+            Self::None => Codec::None,
+            Self::Gzip => Codec::Gzip,
+            Self::Snappy => Codec::Snappy,
+            Self::Lz4 => Codec::Lz4,
+            Self::Zstd => Codec::Zstd,
         }
     }
 }

@@ -3,22 +3,22 @@
 use crate::Failure;
 use crate::client::{Client, OFFSET_LATEST, offsets_at_leaders};
 use crate::consume::read_back;
-use crate::frames::STAMP_BYTES;
 use crate::load::Load;
 use crate::options::{ProduceOptions, Rate};
+use crate::preparation;
 use crate::result::RunResult;
 use crate::usage::Snapshot;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Runs `corelane-load produce`; true when the result is valid.
 pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
+    measure(options)?.publish()
+}
+
+/// One measurement, from the first connection to the last answer.
+pub fn measure(options: &ProduceOptions) -> Result<RunResult, Failure> {
     let common = &options.common;
-    if options.record_bytes < STAMP_BYTES {
-        return Err(Failure::new(format!("--record-bytes: at least {STAMP_BYTES}")));
-    }
-    if options.keys == Some(0) {
-        return Err(Failure::new("--keys: at least 1"));
-    }
+    preparation::check(options)?;
     // A late timer is lag of our own; without the privilege it is 50 µs.
     nix::sys::prctl::set_timerslack(1).ok();
     let mut client = Client::connect(&common.bootstrap)?;
@@ -33,7 +33,7 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
     let from_offsets = offsets_at_leaders(&leaders, &common.topic, &partitions, OFFSET_LATEST)?;
     let started_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
 
-    let mut load = Load::prepare(options, &leaders.by_address(&partitions), started_unix_ms)?;
+    let mut load = Load::prepare(options, &leaders.by_address(&partitions), started_unix_ms, &mut client)?;
     load.connect_all()?;
     load.begin();
     let (from_ns, end_ns) = load.window();
@@ -46,6 +46,8 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
     let seconds = (after.1 - before.1) as f64 / 1e9;
     let unsent_requests = load.give_up();
     let ledger = load.ledger();
+    let uncompressed_bytes = load.uncompressed_bytes();
+    let partition_batches = options.partitioner.map(|_| load.batches());
     let Load { counts, series, .. } = load;
     let verification = if options.verify {
         eprintln!("reading back");
@@ -63,6 +65,7 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
         seconds,
         records: counts.records,
         bytes: counts.bytes,
+        uncompressed_bytes: Some(uncompressed_bytes),
         requests: counts.requests,
         records_per_second: counts.records as f64 / seconds,
         mib_per_second: counts.bytes as f64 / seconds / f64::from(1 << 20),
@@ -81,12 +84,15 @@ pub fn run(options: &ProduceOptions) -> Result<bool, Failure> {
         broker: (!common.pid.is_empty())
             .then(|| before.0.usage(&after.0, counts.records, counts.bytes, counts.requests)),
         surroundings: before.0.surroundings(&after.0),
+        partition_batches,
+        groups: Vec::new(),
+        polls: None,
         verification,
         series: series.into_seconds(),
     };
     result.invalid_because = invalid_because(&result);
     result.valid = result.invalid_because.is_empty();
-    result.publish()
+    Ok(result)
 }
 
 /// Lag of its own from which the generator measures itself.
@@ -94,16 +100,26 @@ const LAG_P99_US_MAX: u64 = 1000;
 /// Share of the requests due in the window that must have been acknowledged in it.
 const ACHIEVED_MIN: f64 = 0.99;
 
+/// How late the generator itself was, when that is too late.
+pub fn lag_p99_us(result: &RunResult) -> Option<u64> {
+    result.generator_lag.as_ref().map(|lag| lag.p99_us).filter(|p99_us| *p99_us > LAG_P99_US_MAX)
+}
+
+/// Whether what was due in the window was acknowledged in it.
+pub fn is_rate_reached(result: &RunResult) -> bool {
+    let due = result.latency.as_ref().map_or(0, |latency| latency.count) + result.unsent_requests;
+    result.offered_records_per_second.is_none() || result.requests as f64 >= due as f64 * ACHIEVED_MIN
+}
+
 fn invalid_because(result: &RunResult) -> Vec<String> {
     let mut reasons = Vec::new();
     if !result.errors.is_empty() || result.lost_requests > 0 {
         reasons.push("requests failed or were never answered".to_string());
     }
-    if let Some(lag) = result.generator_lag.as_ref().filter(|lag| lag.p99_us > LAG_P99_US_MAX) {
-        reasons.push(format!("the generator fell behind: its own lag is {} µs at p99", lag.p99_us));
+    if let Some(p99_us) = lag_p99_us(result) {
+        reasons.push(format!("the generator fell behind: its own lag is {p99_us} µs at p99"));
     }
-    let due = result.latency.as_ref().map_or(0, |latency| latency.count) + result.unsent_requests;
-    if result.offered_records_per_second.is_some() && (result.requests as f64) < due as f64 * ACHIEVED_MIN {
+    if !is_rate_reached(result) {
         reasons
             .push("the offered rate was not reached: latency grows with the length of the run".to_string());
     }
@@ -116,7 +132,7 @@ fn invalid_because(result: &RunResult) -> Vec<String> {
     reasons
 }
 
-fn describe(options: &ProduceOptions) -> serde_json::Value {
+pub fn describe(options: &ProduceOptions) -> serde_json::Value {
     serde_json::json!({
         "bootstrap": options.common.bootstrap,
         "topic": options.common.topic,
@@ -128,6 +144,10 @@ fn describe(options: &ProduceOptions) -> serde_json::Value {
         "batch_bytes": options.batch_bytes,
         "batch_records": options.batch_records,
         "keys": options.keys,
+        "partitioner": options.partitioner.map(|partitioner| format!("{partitioner:?}")),
+        "key_distribution": format!("{:?}", options.key_distribution),
+        "compression": options.compression.codec().name(),
+        "idempotent": options.idempotent,
         "partitions_per_request": options.partitions_per_request,
         "arrivals": format!("{:?}", options.arrivals),
         "acks": options.acks.number(),

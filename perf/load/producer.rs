@@ -1,9 +1,13 @@
 //! Producer: one connection that writes: its frames, what is in flight, when the next is meant to go.
 
 use crate::frame_stream::FrameStream;
-use crate::frames::{ProduceFrame, Template};
+use crate::frames::ProduceFrame;
+use crate::options::{Arrivals, Rate};
+use crate::partitioning::Draw;
 use crate::schedule::Schedule;
+use crate::template::{Patch, Template};
 use crate::verify::NOT_ACKNOWLEDGED;
+use corelane::base::ids::{ProducerEpoch, ProducerId};
 use corelane::ring::SocketId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -50,6 +54,12 @@ pub struct Producer {
     pub schedule: Schedule,
     pub in_flight: VecDeque<Pending>,
     pub is_sending: bool,
+    /// Its part of the rate, 1 when all have the same.
+    pub rate_factor: f64,
+    /// Draws the next frame; without it they are taken in turn.
+    pub choice: Option<Draw>,
+    /// Of an idempotent producer.
+    pub identity: Option<(ProducerId, ProducerEpoch)>,
     frames: Vec<ProduceFrame>,
     next_frame: usize,
     /// Requests made of each frame.
@@ -63,16 +73,20 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub fn new(address: SocketAddr, frames: Vec<ProduceFrame>, schedule: Schedule) -> Self {
+    /// It sends as fast as it can until `begin`.
+    pub fn new(address: SocketAddr, frames: Vec<ProduceFrame>) -> Self {
         let count = frames.len();
         Self {
             address,
             socket: None,
             retry_ns: None,
             stream: FrameStream::default(),
-            schedule,
+            schedule: Schedule::new(Rate::Max, 1, Arrivals::Constant, 0, (0, 1), 0),
             in_flight: VecDeque::new(),
             is_sending: false,
+            rate_factor: 1.0,
+            choice: None,
+            identity: None,
             frames,
             next_frame: 0,
             requests: vec![0; count],
@@ -131,7 +145,10 @@ impl Producer {
 
     /// Makes the next frame a new request and puts it in flight.
     fn prepare(&mut self, template: &Template, demand: &Demand, intended_ns: u64) -> usize {
-        let index = self.next_frame;
+        let index = match &mut self.choice {
+            Some(choice) => choice.next_place(),
+            None => self.next_frame,
+        };
         self.next_frame = (index + 1) % self.frames.len();
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id = correlation_id.wrapping_add(1) & i32::MAX;
@@ -139,8 +156,13 @@ impl Producer {
         frame.set_correlation_id(correlation_id);
         let request = self.requests[index];
         self.requests[index] += 1;
-        if demand.is_numbered {
-            frame.number(template, (request * template.records_count()) as u64, intended_ns);
+        let first_number = (request * template.records_count()) as u64;
+        let patch = Patch {
+            number: demand.is_numbered.then_some((first_number, intended_ns)),
+            producer: self.identity.map(|(id, epoch)| (id, epoch, sequence_of(first_number))),
+        };
+        if patch.number.is_some() || patch.producer.is_some() {
+            frame.patch(template, &patch);
         }
         if demand.is_recorded {
             let partitions = frame.partitions.len();
@@ -179,6 +201,18 @@ impl Producer {
         self.frames[pending.frame].partitions.len()
     }
 
+    /// Bytes of each batch of one request.
+    pub fn batch_bytes_of(&self, pending: &Pending) -> u64 {
+        let frame = &self.frames[pending.frame];
+        (frame.batches_bytes() / frame.partitions.len()) as u64
+    }
+
+    /// Partitions, and how many batches were made for each.
+    pub fn batches(&self) -> impl Iterator<Item = (i32, usize)> {
+        let frames = self.frames.iter().zip(&self.requests);
+        frames.flat_map(|(frame, count)| frame.partitions.iter().map(|partition| (*partition, *count)))
+    }
+
     /// Requests whose time came before `end_ns` and that were never sent.
     pub fn unsent(&mut self, end_ns: u64) -> u64 {
         let mut count = 0;
@@ -198,6 +232,11 @@ impl Producer {
             })
         })
     }
+}
+
+/// Sequence number of a producer's record `number` in its partition: it wraps from 2^31 - 1 to 0.
+fn sequence_of(number: u64) -> i32 {
+    (number % (1 << 31)) as i32
 }
 
 /// The partitions of each of `count` connections: even shares, or `at_least` where that is more.

@@ -1,9 +1,11 @@
 //! Result: the one JSON object of a run, and the same for people.
 
 use crate::Failure;
+use crate::fetch::AnswerCounts;
 use crate::series::{LatencyReport, Second, millis};
 use crate::usage::{Surroundings, Usage};
 use crate::verify::Verification;
+use crate::window::GroupReport;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -22,6 +24,9 @@ pub struct RunResult {
     pub records: u64,
     /// Of record batches, headers included.
     pub bytes: u64,
+    /// The same before compression, of what was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncompressed_bytes: Option<u64>,
     pub requests: u64,
     pub records_per_second: f64,
     pub mib_per_second: f64,
@@ -41,9 +46,35 @@ pub struct RunResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker: Option<Usage>,
     pub surroundings: Surroundings,
+    /// Batches made for each partition over the whole run, where a partitioner chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition_batches: Option<BTreeMap<i32, usize>>,
+    /// Of readers: each group by itself, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub polls: Option<Polls>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
     pub series: Vec<Second>,
+}
+
+/// What readers asked in the measured window, and what came of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Polls {
+    pub connections: usize,
+    pub answers: u64,
+    /// Answers with records: somebody who waited was woken, or found what was there.
+    pub with_records: u64,
+    /// Long polls that ended without.
+    pub empty: u64,
+}
+
+impl Polls {
+    pub fn between(connections: usize, before: &AnswerCounts, after: &AnswerCounts) -> Self {
+        let (answers, with_records) = (after.all - before.all, after.with_records - before.with_records);
+        Self { connections, answers, with_records, empty: answers - with_records }
+    }
 }
 
 impl RunResult {
@@ -79,6 +110,12 @@ impl RunResult {
                 usage.rss_bytes_after as f64 / f64::from(1 << 20)
             );
         }
+        if let Some(polls) = &self.polls {
+            eprintln!(
+                "  polls    {} connections, {} answers: {} with records, {} empty",
+                polls.connections, polls.answers, polls.with_records, polls.empty
+            );
+        }
         eprintln!(
             "  beside   generator {:.2} cpu-s, kernel threads {:.2} cpu-s, others {:.2} cpu-s, steal {:.2} s",
             self.surroundings.generator_cpu_seconds,
@@ -95,6 +132,9 @@ impl RunResult {
         }
         for (name, count) in &self.errors {
             eprintln!("  error    {name}: {count}");
+        }
+        if self.valid {
+            eprintln!("  valid");
         }
         for reason in &self.invalid_because {
             eprintln!("  NOT VALID: {reason}");

@@ -34,6 +34,10 @@ impl Latencies {
         self.0.saturating_record((ns / 1000).clamp(1, LATENCY_US_MAX));
     }
 
+    pub fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("both have the same bounds");
+    }
+
     pub fn percentile_us(&self, percentile: f64) -> u64 {
         self.0.value_at_percentile(percentile)
     }

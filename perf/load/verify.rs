@@ -3,7 +3,7 @@
 //! Promises: every acknowledged record is found once, in the order of its stream, at the offset of its
 //!           answer, with its content; offsets are dense; anything else is a finding.
 
-use crate::frames::Stamp;
+use crate::stamp::Stamp;
 use corelane::base::checksum::crc32c;
 use corelane::protocol::record::records;
 use corelane::protocol::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
@@ -36,6 +36,20 @@ pub struct Verification {
     pub unacknowledged_batches_found: u64,
     #[serde(flatten)]
     pub findings: Findings,
+}
+
+impl Verification {
+    /// What two checkers found.
+    pub fn and(mut self, other: Self) -> Self {
+        self.batches += other.batches;
+        self.records += other.records;
+        self.acknowledged_batches += other.acknowledged_batches;
+        self.unacknowledged_batches_found += other.unacknowledged_batches_found;
+        let count = self.findings.count + other.findings.count;
+        self.findings.add_all(other.findings.samples.into_iter());
+        self.findings.count = count;
+        self
+    }
 }
 
 /// What is not as it should be.
@@ -191,18 +205,15 @@ fn read_stamps(partition: i32, count: i32, body: &[u8]) -> Result<Stamp, String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::{BatchSize, ProduceFrame, Template};
-    use corelane::protocol::produce_request::ProduceRequest;
+    use crate::template::tests::content;
+    use crate::template::{BatchSize, Patch, Template};
+    use corelane::protocol::compression::Codecs;
 
     /// Batch number `index` of stream 2 in partition 5, at `base`.
     fn batch(index: u64, base: i64) -> Vec<u8> {
-        let template = Template::new(1, 64, None, BatchSize::Records(10), 0);
-        let mut frame = ProduceFrame::new(&template, "t", -1, 2, &[5]);
-        frame.number(&template, index * 10, 0);
-        let body = &frame.bytes[4 + 8 + 2 + crate::client::CLIENT_ID.len() + 1..];
-        let request = ProduceRequest::parse(crate::responses::PRODUCE_VERSION, body).expect("a request");
-        let topic = request.topics().next().expect("one topic");
-        let mut batch = topic.partitions().next().expect("one partition").records.expect("a batch").to_vec();
+        let template = Template::new(&content(1, 64, BatchSize::Records(10)));
+        let mut batch = template.batch_of(5, 2, &mut Codecs::default(), || [0; _]);
+        template.patch(&mut batch, &Patch { number: Some((index * 10, 0)), ..Patch::default() });
         batch[..8].copy_from_slice(&base.to_be_bytes());
         batch
     }
