@@ -2,6 +2,7 @@
 import hashlib, json, os, pathlib, shutil, statistics, sys, time
 
 from brokers import MIB, Generator, cpu_seconds, is_crowded, say
+from floor import FLOORS
 from rows import CONSUME, P1, P4, ROWS, SYSTEMS
 from wire import Wire, batch
 
@@ -9,7 +10,9 @@ from wire import Wire, batch
 COLD_BYTES_PER_SECOND_MAX = 2.2e9
 # Share of what was written that a cold reader may have read without having waited at the end.
 COLD_SHARE_MAX = 0.97
-READY_SECONDS_MAX = 120
+READY_SECONDS_MAX = 300
+# Kafka makes an index entry with the first batch behind every 4,096 bytes: the third batch of each partition finds its pages there.
+READY_RECORD_BYTES, READY_ROUNDS, READY_PARTITIONS = 5000, 3, 16
 # A broker that used less than this share of a core for so long is at rest; an idle JVM uses 2 to 4%.
 QUIET_SHARE_MAX, QUIET_SECONDS = 0.1, 0.5
 # The runs a pair leaves of a system, by kind of row; a pair that lacks one is made again as a whole, since its ratio is of the same minutes.
@@ -22,7 +25,7 @@ class Comparison:
         (self.out / "runs").mkdir(parents=True, exist_ok=True)
         self.runs, self.topics = [], 0
         self.generator = Generator(options)
-        self.binaries = {name: hashlib.sha256((options.binaries / name).read_bytes()).hexdigest()[:16] for name in ("corelane", "corelane-load")}
+        self.binaries = {name: hashlib.sha256((options.binaries / name).read_bytes()).hexdigest()[:16] for name in ("corelane", "corelane-load", *(["corelane-floor"] if options.floor else []))}
         self.saturations = Saturations(options)
 
     # ---- what is there already ----
@@ -78,16 +81,19 @@ class Comparison:
         return max(1.0, min(self.options.seconds, free * 0.4 / 2e9 - self.options.warmup_seconds))
 
     def ready_topic(self, broker, load, config):
-        """A new topic of which every partition takes records: a broker that has made a thousand may refuse some for seconds."""
+        """A new topic whose partitions have all taken some records: a broker that has made a thousand may refuse some for
+        seconds, and Kafka's first entry in each of two thousand memory-mapped indexes is a page of a file that must be allocated."""
         topic, count = self.topic(), int(load[load.index("--partitions") + 1])
-        left, record = {(topic, partition) for partition in range(count)}, batch([b"ready"])
+        partitions, records = [(topic, partition) for partition in range(count)], batch([bytes(READY_RECORD_BYTES)])
         deadline = time.monotonic() + READY_SECONDS_MAX
         with Wire(broker.port) as wire:
             wire.create_topic(topic, count, dict(setting.split("=", 1) for setting in config[1::2]))
-            while left:
-                left -= wire.produce(sorted(left), record).keys()
-                if time.monotonic() > deadline:
-                    sys.exit(f"{broker.name}: partitions that take nothing: {sorted(left)[:10]}")
+            for start in [*range(0, count, READY_PARTITIONS)] * READY_ROUNDS:
+                left = set(partitions[start:start + READY_PARTITIONS])
+                while left:
+                    left -= wire.produce(sorted(left), records).keys()
+                    if time.monotonic() > deadline:
+                        sys.exit(f"{broker.name}: partitions that take nothing: {sorted(left)[:10]}")
         self.until_quiet(broker)
         return topic
 
@@ -152,8 +158,10 @@ class Comparison:
         arguments = [*self.at(broker, self.ready_topic(broker, row.load, config)), *self.window(), *row.load, *rate]
         self.keep(row, "", system, pair, self.generator.run(["produce", *arguments, "--delete-topic"]))
 
-    def fill(self, broker, config, mib, mib_per_second):
-        """A topic with so many MiB of 1 MiB batches; returns its name."""
+    def filled_topic(self, broker, config, mib, mib_per_second):
+        """A topic with so many MiB of 1 MiB batches; a floor has its own."""
+        if broker.name in FLOORS:
+            return self.topic()
         topic = self.ready_topic(broker, P1, config)
         filled = self.generator.run(["produce", *self.at(broker, topic), *self.window(mib / mib_per_second, 0), *P1, "--rate", f"{mib_per_second * 1024}"])
         if filled["errors"] or filled["lost_requests"]:
@@ -163,13 +171,13 @@ class Comparison:
 
     def consume_hot(self, row, system, pair, broker, config, _):
         """One reader over what was just written, from the page cache or the broker's memory, again and again."""
-        topic = self.fill(broker, config, self.options.fill_mib, self.options.fill_mib / 4)
+        topic = self.filled_topic(broker, config, self.options.fill_mib, self.options.fill_mib / 4)
         self.keep(row, "", system, pair, self.generator.run(["consume", *self.at(broker, topic), *self.window(), *row.load, "--again", "--delete-topic"]))
 
     def consume_cold(self, row, system, pair, broker, config, _):
         """One reader from the first record on, once, for so long that it can't reach the end."""
         size_bytes = self.options.cold_mib * MIB
-        topic = self.fill(broker, config, self.options.cold_mib, self.options.cold_fill_mib)
+        topic = self.filled_topic(broker, config, self.options.cold_mib, self.options.cold_fill_mib)
         pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
         window = self.window(size_bytes / COLD_BYTES_PER_SECOND_MAX, 0)
         result = self.generator.run(["consume", *self.at(broker, topic), *window, *row.load, "--delete-topic"])

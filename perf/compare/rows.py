@@ -2,6 +2,7 @@
 import dataclasses, re
 
 from brokers import MIB
+from floor import FLOORS
 
 P1 = ["--partitions", "16", "--connections", "4", "--in-flight", "5", "--record-bytes", "1024", "--batch-bytes", str(MIB)]
 P4 = ["--partitions", "16", "--connections", "16", "--in-flight", "5", "--record-bytes", "1024", "--batch-bytes", "16384"]
@@ -16,7 +17,7 @@ SYSTEMS = {
     "kafka-flush": ("kafka", ["--topic-config", "flush.messages=1"]),
     "corelane-relaxed": ("corelane", ["--topic-config", "ack.durability=relaxed"]),
     "corelane-durable": ("corelane", ["--topic-config", "ack.durability=durable"]),
-}
+} | {name: (name, []) for name in FLOORS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,15 @@ class Row:
     systems: tuple = ("kafka", "corelane-relaxed", "corelane-durable")
     share: float | None = None
     share_of: str | None = None
+
+    def floors(self):
+        """By the systems of the row that they are a floor of."""
+        of = FLOORS_OF.get(self.share_of or self.name, {}) if self.kind != "mixed" else {}
+        return {system: floor for system, floor in of.items() if system in self.systems}
+
+    def with_floors(self):
+        """Each in every pair, behind the others."""
+        return dataclasses.replace(self, systems=(*self.systems, *dict.fromkeys(self.floors().values()), *MORE_FLOORS.get(self.name, [])))
 
 
 ROWS = {row.name: row for row in [
@@ -45,6 +55,16 @@ ROWS = {row.name: row for row in [
         systems=("kafka", "corelane-relaxed")),
     Row("M1", "mixed", "P4's requests at half of Kafka's saturation, one reader at the log's end", P4, share=0.5, share_of="P4"),
 ]}
+# With --floor: the programs that do a row's input and output and nothing else, and who is divided by which.
+OF_WRITES = {"kafka": "floor-relaxed", "corelane-relaxed": "floor-relaxed", "corelane-durable": "floor-durable", "kafka-flush": "floor-durable"}
+OF_REQUESTS = {"kafka": "floor-request", "corelane-relaxed": "floor-request", "corelane-durable": "floor-request"}
+FLOORS_OF = {
+    "P1": OF_WRITES, "P4": OF_WRITES, "P7": OF_WRITES, "P8": OF_WRITES, "P5": OF_REQUESTS, "P6": OF_REQUESTS,
+    "C1": {"kafka": "floor-sendfile", "corelane-relaxed": "floor-sendfile"},
+    "C2": {"kafka": "floor-direct", "corelane-relaxed": "floor-direct"},
+}
+# To look at; nobody is divided by them.
+MORE_FLOORS = {"C1": ["floor-memory"]}
 # Measured on brokers of their own, before the others.
 ALONE = ("start", "O2")
 # Rows of the matrix that are lines of another row's table.

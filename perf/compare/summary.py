@@ -2,7 +2,6 @@
 import time
 
 from brokers import GIB, MIB, median_spread
-from rows import row_named
 
 
 def per_million(run):
@@ -19,6 +18,10 @@ def per_request(run):
 
 def kernel_per_gib(run):
     return run["surroundings"]["kernel_cpu_seconds"] / (run["bytes"] / GIB) if run["bytes"] else 0
+
+
+def gb_per_second(run):
+    return run["bytes"] / run["seconds"] / 1e9
 
 
 def p99(run):
@@ -50,8 +53,12 @@ class Runs:
     def x(self, row, base, system, value, digits=1):
         return "1" if system == base else median_spread(self.ratios(row, base, system, value), digits)
 
+    def over_floor(self, row, system, value):
+        floor = row.floors().get(system)
+        return median_spread(self.ratios(row.name, system, floor, value), 2) if floor else "-"
 
-def summary(options, idle, recovered, runs, found):
+
+def summary(options, idle, recovered, rows, runs, found):
     lines = [
         f"# Corelane and Apache Kafka side by side, {time.strftime('%Y-%m-%d')}", "",
         "Question: what does an event cost the broker's CPU, and how long does it take? Method: perf/README.md. Raw results: `runs/`.", "",
@@ -61,12 +68,11 @@ def summary(options, idle, recovered, runs, found):
         f"- brokers on core {options.broker_core}, load on core {options.load_core}; {options.pairs} interleaved runs of {options.seconds:g} s"
         f" after {options.warmup_seconds:g} s, a fresh topic each; closed loop unless a rate is named, so latency is that of saturation",
         "- `relaxed` acknowledges from memory, as Kafka does; `durable` after the device's flush. Figures are min / **median** / max;"
-        " x is Kafka's CPU divided by ours, per pair. Latencies are p50 / p99 / p99.9 / p99.99 of the median run.", ""]
+        " x is Kafka's CPU divided by the system's, per pair; / floor is the system's divided by that of the program that does the row's"
+        " input and output and nothing else. Latencies are p50 / p99 / p99.9 / p99.99 of the median run.", ""]
     runs = Runs(runs)
-    for name in dict.fromkeys(run["row"] for run in runs.runs):
-        row = row_named(name.removesuffix("-with"))
-        if row:
-            lines += [f"## {row.name}: {row.title}", "", *TABLES[row.kind](runs, row), ""]
+    for row in rows:
+        lines += [f"## {row.name}: {row.title}", "", *TABLES[row.kind](runs, row), ""]
     if idle:
         lines += ["## O1, O3, O4: start and idle, empty", "", "| system | start to the first Metadata answer, ms | resident MiB | idle CPU, % of a core |", "|---|---|---|---|"]
         lines += [f"| {name} | {median_spread(of['start_ms'], 0)} | {of['rss_bytes'] / MIB:.1f} | {of['idle_cpu_share'] * 100:.2f} |" for name, of in idle.items()]
@@ -93,11 +99,12 @@ def table(head, row, runs, name, line):
 
 def produce_table(runs, row):
     base = row.systems[0]
-    head = ["system", "cpu-s/M ev", "cpu-us/request", "cpu-s/GiB", "kernel threads, cpu-s/GiB", "k rec/s", "latency, ms", "resident MiB after", "x"]
+    head = ["system", "cpu-s/M ev", "cpu-us/request", "cpu-s/GiB", "kernel threads, cpu-s/GiB", "k rec/s", "latency, ms", "resident MiB after", "x", "/ floor"]
     return table(head, row, runs, row.name, lambda system, own: [
         spread_of(own, per_million), spread_of(own, per_request, 2), spread_of(own, per_gib), spread_of(own, kernel_per_gib),
         spread_of(own, lambda run: run["records_per_second"] / 1000, 0), percentiles(own),
-        spread_of(own, lambda run: run["broker"]["rss_bytes_after"] / MIB, 0), runs.x(row.name, base, system, per_million)])
+        spread_of(own, lambda run: run["broker"]["rss_bytes_after"] / MIB, 0), runs.x(row.name, base, system, per_million),
+        runs.over_floor(row, system, per_million)])
 
 
 def mixed_table(runs, row):
@@ -110,8 +117,9 @@ def mixed_table(runs, row):
 
 def read_table(runs, row):
     base = row.systems[0]
-    return table(["system", "cpu-s/GiB", "GB/s", "x"], row, runs, row.name, lambda system, own: [
-        spread_of(own, per_gib), spread_of(own, lambda run: run["bytes"] / run["seconds"] / 1e9, 2), runs.x(row.name, base, system, per_gib)])
+    return table(["system", "cpu-s/GiB", "GB/s", "x", "/ floor", "GB/s, share of floor"], row, runs, row.name, lambda system, own: [
+        spread_of(own, per_gib), spread_of(own, gb_per_second, 2), runs.x(row.name, base, system, per_gib),
+        runs.over_floor(row, system, per_gib), runs.over_floor(row, system, gb_per_second)])
 
 
 def tail_table(runs, row):
