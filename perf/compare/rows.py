@@ -17,6 +17,7 @@ SYSTEMS = {
     "kafka-flush": ("kafka", ["--topic-config", "flush.messages=1"]),
     "corelane-relaxed": ("corelane", ["--topic-config", "ack.durability=relaxed"]),
     "corelane-durable": ("corelane", ["--topic-config", "ack.durability=durable"]),
+    "rival": ("rival", []),
 } | {name: (name, []) for name in FLOORS}
 
 
@@ -36,6 +37,10 @@ class Row:
         """By the systems of the row that they are a floor of."""
         of = FLOORS_OF.get(self.share_of or self.name, {}) if self.kind != "mixed" else {}
         return {system: floor for system, floor in of.items() if system in self.systems}
+
+    def with_rival(self):
+        """With its own defaults; not where the row is about a flush, which has another name in each broker."""
+        return self if "kafka-flush" in self.systems else dataclasses.replace(self, systems=(*self.systems, "rival"))
 
     def with_floors(self):
         """Each in every pair, behind the others."""
