@@ -42,6 +42,9 @@ enum Step {
     FlushDir,
 }
 
+/// Of those queued: one that makes room is enough.
+const UNLINKS_LOOKED_AT: usize = 16;
+
 impl Lane {
     /// Begins to remove a dropped partition. False while a job or a plan uses it.
     pub(super) fn drop_start(&mut self, ring: &mut Ring, log: LogId) -> bool {
@@ -56,6 +59,14 @@ impl Lane {
         }
         self.unlink_begin(ring, log, Removes::Partition);
         true
+    }
+
+    /// Removed segments are giving their space back, or will without waiting for anybody.
+    pub fn is_freeing(&self) -> bool {
+        let is_ready = |first: &Segment| first.dropping && first.sealed && first.leases == 0;
+        let first = |(log, _): &(LogId, u64)| self.partitions.get(*log)?.segments.front();
+        let mut queued = self.cycle.unlinks.iter().take(UNLINKS_LOOKED_AT).filter_map(first);
+        self.shrinks.held_count > 0 || queued.any(is_ready)
     }
 
     /// Begins to remove the segments below the log start. True when nothing is left to do.

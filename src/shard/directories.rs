@@ -59,7 +59,7 @@ impl Core {
     /// Looks at how the disks fare; connections read on that waited with others for one that hangs.
     pub fn look_at_directories(&mut self) {
         let had_stalled = self.storage.has_stalled();
-        self.storage.look_at_rooms(self.now);
+        self.room |= self.storage.look_at_rooms(self.now);
         if had_stalled && !self.storage.has_stalled() {
             self.resume_paused();
         }

@@ -38,6 +38,8 @@ pub struct Room {
     measures_count: u64,
     allocated_bytes: u64,
     claimed_bytes: u64,
+    /// Space was being given back since the measurement seen last: the next one may find more.
+    freeing: bool,
     looked_at: Option<MonotonicNs>,
     told: DirectoryState,
 }
@@ -51,6 +53,7 @@ impl Room {
             measures_count: 0,
             allocated_bytes: 0,
             claimed_bytes: 0,
+            freeing: false,
             looked_at: None,
             told: DirectoryState::Online,
         }
@@ -74,6 +77,11 @@ impl Room {
         self.has_space(bytes) && matches!(self.state(), DirectoryState::Online | DirectoryState::Full)
     }
 
+    /// Is what isn't taken to wait, since removed files are giving their space back just now?
+    pub fn is_freeing(&self) -> bool {
+        self.freeing && matches!(self.state(), DirectoryState::Online | DirectoryState::Full)
+    }
+
     fn has_space(&self, bytes: u64) -> bool {
         let Some(space) = self.cells.space() else { return true };
         let wanted = self.options.free_bytes_min.saturating_add(self.cells.claimed_bytes());
@@ -90,8 +98,9 @@ impl Room {
         self.cells.set_claimed(self.shard, bytes);
     }
 
-    /// Looks at the lanes of the directory and at what others told; called every turn.
-    pub fn look<'a>(&mut self, now: MonotonicNs, lanes: impl Iterator<Item = &'a Lane> + Clone) {
+    /// Looks at the lanes of the directory and at what others told; called every turn. True where the space
+    /// was measured anew: who waits for it may try again.
+    pub fn look<'a>(&mut self, now: MonotonicNs, lanes: impl Iterator<Item = &'a Lane> + Clone) -> bool {
         let measured = self.cells.space().filter(|space| space.measures_count != self.measures_count);
         if let Some(space) = measured {
             self.measures_count = space.measures_count;
@@ -100,18 +109,25 @@ impl Room {
             let since = allocated_bytes - self.allocated_bytes;
             self.allocated_bytes = allocated_bytes;
             self.claim(lanes.clone().map(Lane::unplaced_bytes).sum::<u64>() + since);
+            self.freeing = false;
         }
+        self.freeing |= lanes.clone().any(Lane::is_freeing);
         if self.looked_at.is_none_or(|before| now.ms_since(before) >= LOOK_MS) {
             self.looked_at = Some(now);
             let oldest = lanes.filter_map(Lane::oldest_operation).min();
             self.cells.set_oldest_operation(self.shard, oldest.map_or(0, |since| now.ms_since(since)));
             self.tell();
         }
+        measured.is_some()
     }
 
     /// Says once what is the matter, and once that it is over. One shard speaks for all.
     fn tell(&mut self) {
         let state = self.state();
+        if state == DirectoryState::Full && self.freeing {
+            // Nobody is refused yet.
+            return;
+        }
         if std::mem::replace(&mut self.told, state) == state || self.shard != 0 {
             return;
         }

@@ -325,7 +325,7 @@ impl Storage {
     ) -> Appended {
         let lane = self.partition(target).map(|partition| partition.lane);
         if let Some(lane) = lane.filter(|lane| !self.stalled[*lane].is_empty()) {
-            if !self.takes(lane, batch.len()) {
+            if !self.takes(lane, batch.len()) && !self.room(lane).is_some_and(Room::is_freeing) {
                 return Appended::Done(Err(AppendRefusal::StorageError));
             }
             self.stall(lane, target, batch, options, reply_to, Rewrite::Wanted);
@@ -391,7 +391,10 @@ impl Storage {
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
         let room = self.room_of_lane.get(partition.lane).copied().flatten();
         let room = room.map(|room| &mut self.rooms[room]);
-        if room.as_ref().is_some_and(|room| !room.takes(batch.len() as u64)) {
+        if let Some(room) = room.as_ref().filter(|room| !room.takes(batch.len() as u64)) {
+            if room.is_freeing() {
+                return Tried::NoRoom(partition.lane);
+            }
             return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
         }
         let lane = &mut self.lanes[partition.lane];
@@ -584,12 +587,14 @@ impl Storage {
         self.room(lane).is_none_or(|room| room.takes(bytes as u64))
     }
 
-    /// Looks at how the disks fare.
-    pub fn look_at_rooms(&mut self, now: MonotonicNs) {
+    /// Looks at how the disks fare. True where there may be room for what waits.
+    pub fn look_at_rooms(&mut self, now: MonotonicNs) -> bool {
+        let mut measured = false;
         for (index, room) in self.rooms.iter_mut().enumerate() {
             let lanes = self.lanes.iter().zip(&self.room_of_lane);
-            room.look(now, lanes.filter(|(_, room)| **room == Some(index)).map(|(lane, _)| lane));
+            measured |= room.look(now, lanes.filter(|(_, room)| **room == Some(index)).map(|(lane, _)| lane));
         }
+        measured && self.has_stalled()
     }
 
     /// Everyone who waits for a lane that will never make anything durable again.

@@ -2,6 +2,7 @@
 //! nothing is fenced, and all goes on by itself when the cause is gone.
 
 use super::{Machine, batch, directory_path, fetch, fetch_error, produce, produce_error, produce_within};
+use crate::base::ids::Offset;
 use crate::base::random::Random;
 use crate::log::{Lane, verify};
 use crate::metrics::directory::DirectoryState;
@@ -114,6 +115,42 @@ fn a_full_disk_refuses_producing_and_nothing_else_and_goes_on_when_there_is_spac
         machine.pass(1_500);
         assert_eq!(machine.log_end(0), acked);
         machine.stop_and_verify();
+    }
+}
+
+#[test]
+fn producing_waits_while_removed_files_give_their_space_back() {
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let mut machine = Machine::new(1, 1);
+        machine.turn_until(|machine| machine.shards[0].0.core.storage.lanes.iter().all(Lane::is_idle));
+        machine.limit_disk((4 << 20) + random.below(6 << 20));
+        machine.restart();
+        let client = machine.connect();
+        for _ in 0..40 {
+            assert_eq!(machine.produce(&client, 0, &large_batch(&mut random)), 0);
+        }
+        let wall = machine.shards[0].0.core.wall;
+        let storage = &mut machine.shards[0].0.core.storage;
+        let known = storage.partition(super::target(0)).expect("it lives there");
+        let (lane, log) = (known.lane, known.log);
+        storage.lanes[lane].roll_active(log, wall);
+        let acked = 40 + fill(&mut machine, &client, &mut random);
+        machine.pass(1_500);
+        let lane = &mut machine.shards[0].0.core.storage.lanes[lane];
+        lane.advance_log_start(log, Offset(40)).expect("the journal has room");
+        machine.turn(0);
+        client.write(&produce(0, &large_batch(&mut random)));
+        machine.pass(2);
+        assert!(client.read().is_empty(), "seed {seed}: it isn't refused, nor is there space yet");
+        for _ in 0..20 {
+            machine.pass(100);
+            machine.measure();
+        }
+        assert_eq!(produce_error(&machine.answer(&client)), 0, "seed {seed}");
+        machine.pass(1_500);
+        assert_eq!(machine.log_end(0), acked + 1);
+        assert!(!machine.is_fenced());
     }
 }
 
