@@ -577,7 +577,8 @@ mod tests {
         for seed in 0..60 {
             let mut random = Random::new(seed);
             let mut model = Model {
-                pool: TailPool::new(64 << 10),
+                // Blocks of one to four device blocks.
+                pool: TailPool::new((64 << 10) << (seed % 3)),
                 tail: Tail::default(),
                 batches: Vec::new(),
                 end: Place::new(1, random.below(5_000)),
