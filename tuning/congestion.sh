@@ -12,14 +12,7 @@
 
 file=$root/proc/sys/net/ipv4/tcp_congestion_control
 
-check() {
-    [ -e "$file" ] || absent "no TCP settings here"
-    found=$(present "$file")
-    case $found in
-    cubic | reno) ok "$found, wanted cubic or reno" ;;
-    *) off "$found, wanted cubic" ;;
-    esac
-}
+check() { check_one_of "$file" "no TCP settings here" cubic reno; }
 
 apply() { put cubic "$file"; }
 

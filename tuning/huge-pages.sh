@@ -10,14 +10,7 @@
 
 file=$root/sys/kernel/mm/transparent_hugepage/enabled
 
-check() {
-    [ -e "$file" ] || absent "this kernel has no transparent huge pages"
-    found=$(present "$file")
-    case $found in
-    madvise | never) ok "$found, wanted madvise or never" ;;
-    *) off "$found, wanted madvise" ;;
-    esac
-}
+check() { check_one_of "$file" "this kernel has no transparent huge pages" madvise never; }
 
 apply() { put madvise "$file"; }
 

@@ -155,6 +155,16 @@ revert() {
     [ -n "$dry" ] || rm -rf "$saved"
 }
 
+# check_one_of FILE ABSENT WANTED OTHER: a setting of one word, of which another is as good.
+check_one_of() {
+    [ -e "$1" ] || absent "$2"
+    found=$(present "$1")
+    case $found in
+    "$3" | "$4") ok "$found, wanted $3 or $4" ;;
+    *) off "$found, wanted $3" ;;
+    esac
+}
+
 # ---- The disks of the log directories --------------------------------------------------------------------------
 
 # A line per log directory: device number, mount point, filesystem, source, options, options of the filesystem.

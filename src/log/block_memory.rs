@@ -31,10 +31,6 @@ impl BlockMemory {
         }
     }
 
-    pub(super) fn is_aligned(&self) -> bool {
-        matches!(self, Self::Aligned(_))
-    }
-
     /// Nobody else reads it, so it may be written.
     pub(super) fn is_unshared(&self) -> bool {
         match self {

@@ -52,14 +52,6 @@ impl Done {
         }
     }
 
-    /// The buffer of a write, where it had one of its own.
-    pub(super) fn into_own_buffer(self) -> Option<IoBuffer> {
-        match self {
-            Self::Transferred(_, buffer) => Some(buffer),
-            Self::Opened(_) | Self::Other(_) => None,
-        }
-    }
-
     pub(super) fn into_buffer(self) -> IoBuffer {
         match self {
             Self::Transferred(_, buffer) => buffer,

@@ -494,7 +494,6 @@ impl Space {
     }
 }
 
-/// The group that is being filled while the one before it is in flight.
 /// The payload of an entry while it is put into the group's buffer, which only the device reads again:
 /// the checksum is taken from where the bytes come from.
 pub(super) struct Payload<'a> {
@@ -516,6 +515,7 @@ impl Payload<'_> {
     }
 }
 
+/// The group that is being filled while the one before it is in flight.
 struct OpenGroup {
     buffer: IoBuffer,
     /// As far as the file and the largest group let it grow.

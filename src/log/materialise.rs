@@ -56,7 +56,7 @@ impl Staging {
 
     /// Keeps the buffer of a write that had one of its own.
     fn put_own(&mut self, done: Done) {
-        if let Some(buffer) = done.into_own_buffer() {
+        if let Done::Transferred(_, buffer) = done {
             self.put(buffer);
         }
     }

@@ -153,6 +153,16 @@ impl Block {
         self.memory.len() - self.skip - self.len
     }
 
+    /// Its memory from `position` on, to be written as it is: only where the block is full, ends at `end` or
+    /// before, and has device blocks where the file has them.
+    fn full_piece(&self, position: u64, end: u64) -> Option<BufferPiece> {
+        let is_full = self.spare_bytes() == 0 && self.end() <= end;
+        if !is_full || !position.is_multiple_of(BLOCK_BYTES as u64) {
+            return None;
+        }
+        self.memory.piece(self.index(position)..self.memory.len())
+    }
+
     /// Where the byte of `position` is.
     fn index(&self, position: u64) -> usize {
         self.skip + (position - self.start) as usize
@@ -380,9 +390,7 @@ impl Tail {
     /// `full_blocks` has something.
     pub(super) fn begins_full_block(&self, place: Place, end: u64) -> bool {
         let block = self.index_of(place).map(|index| &self.blocks[index]);
-        let is_full =
-            |block: &&Block| block.spare_bytes() == 0 && block.end() <= end && block.memory.is_aligned();
-        place.position.is_multiple_of(BLOCK_BYTES as u64) && block.filter(is_full).is_some()
+        block.is_some_and(|block| block.full_piece(place.position, end).is_some())
     }
 
     /// The memory of the full blocks from `place` on that end at `end` or before, to be written as it is, and
@@ -390,13 +398,10 @@ impl Tail {
     pub(super) fn full_blocks(&self, place: Place, end: u64) -> (Vec<BufferPiece>, u64) {
         let mut pieces = Vec::new();
         let mut position = place.position;
-        let first = self.index_of(place).filter(|_| position.is_multiple_of(BLOCK_BYTES as u64));
-        for block in first.into_iter().flat_map(|first| self.blocks.range(first..)) {
-            let is_full = block.spare_bytes() == 0 && block.segment == place.segment;
-            if !is_full || block.end() > end || pieces.len() == PIECES_COUNT_MAX {
-                break;
-            }
-            let Some(piece) = block.memory.piece(block.index(position)..block.memory.len()) else { break };
+        let first = self.index_of(place).unwrap_or(self.blocks.len());
+        let here = self.blocks.range(first..).take_while(|block| block.segment == place.segment);
+        for block in here.take(PIECES_COUNT_MAX) {
+            let Some(piece) = block.full_piece(position, end) else { break };
             pieces.push(piece);
             position = block.end();
         }

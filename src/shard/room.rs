@@ -30,6 +30,16 @@ const BATCH_BYTES: u64 = 1 << 20;
 /// Between two looks at the lanes: a look walks through their operations in flight.
 const LOOK_MS: u64 = 50;
 
+/// Whether bytes are appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Take,
+    /// Removed files are giving their space back just now.
+    Wait,
+    /// At once, so that a client may try elsewhere or later.
+    Refuse,
+}
+
 pub struct Room {
     options: RoomOptions,
     shard: u16,
@@ -72,14 +82,14 @@ impl Room {
         }
     }
 
-    /// May `bytes` be appended? Says no at once, so that a client may try elsewhere or later.
-    pub fn takes(&self, bytes: u64) -> bool {
-        self.has_space(bytes) && matches!(self.state(), DirectoryState::Online | DirectoryState::Full)
-    }
-
-    /// Is what isn't taken to wait, since removed files are giving their space back just now?
-    pub fn is_freeing(&self) -> bool {
-        self.freeing && matches!(self.state(), DirectoryState::Online | DirectoryState::Full)
+    /// May `bytes` be appended?
+    pub fn admit(&self, bytes: u64) -> Admission {
+        let works = matches!(self.state(), DirectoryState::Online | DirectoryState::Full);
+        match self.has_space(bytes) {
+            true if works => Admission::Take,
+            false if works && self.freeing => Admission::Wait,
+            _ => Admission::Refuse,
+        }
     }
 
     fn has_space(&self, bytes: u64) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
 use super::command::AppendOptions;
-use super::room::Room;
+use super::room::{Admission, Room};
 use super::worker::{self, Chore, Job, WorkerHandle};
 use crate::base::ids::{MonotonicNs, Offset, ShardId, TopicPartition, WallMs};
 use crate::base::slab::{Key, Slab};
@@ -325,7 +325,7 @@ impl Storage {
     ) -> Appended {
         let lane = self.partition(target).map(|partition| partition.lane);
         if let Some(lane) = lane.filter(|lane| !self.stalled[*lane].is_empty()) {
-            if !self.takes(lane, batch.len()) && !self.room(lane).is_some_and(Room::is_freeing) {
+            if self.room(lane).is_some_and(|room| room.admit(batch.len() as u64) == Admission::Refuse) {
                 return Appended::Done(Err(AppendRefusal::StorageError));
             }
             self.stall(lane, target, batch, options, reply_to, Rewrite::Wanted);
@@ -391,11 +391,10 @@ impl Storage {
         let partition = self.slots[*slot as usize].as_mut().expect("found by its id");
         let room = self.room_of_lane.get(partition.lane).copied().flatten();
         let room = room.map(|room| &mut self.rooms[room]);
-        if let Some(room) = room.as_ref().filter(|room| !room.takes(batch.len() as u64)) {
-            if room.is_freeing() {
-                return Tried::NoRoom(partition.lane);
-            }
-            return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError)));
+        match room.as_ref().map_or(Admission::Take, |room| room.admit(batch.len() as u64)) {
+            Admission::Take => {}
+            Admission::Wait => return Tried::NoRoom(partition.lane),
+            Admission::Refuse => return Tried::Appended(Appended::Done(Err(AppendRefusal::StorageError))),
         }
         let lane = &mut self.lanes[partition.lane];
         if lane.fenced().is_some() || lane.is_damaged(partition.log) {
@@ -581,10 +580,6 @@ impl Storage {
 
     fn state(&self, lane: usize) -> DirectoryState {
         self.room(lane).map_or(DirectoryState::Online, Room::state)
-    }
-
-    fn takes(&self, lane: usize, bytes: usize) -> bool {
-        self.room(lane).is_none_or(|room| room.takes(bytes as u64))
     }
 
     /// Looks at how the disks fare. True where there may be room for what waits.
