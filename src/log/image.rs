@@ -24,6 +24,8 @@ pub(super) struct Counted {
     pub(super) group: u64,
     /// No group up to that one has this item or a later one.
     pub(super) item: u64,
+    /// Nor did any of them make a partition with this number or a larger one.
+    pub(super) log_next: u32,
 }
 
 /// An image as found on disk.
@@ -38,7 +40,11 @@ pub(super) struct FoundImage {
 
 impl FoundImage {
     pub(super) fn new(index: usize, header: ImageHeader, payload: Vec<u8>) -> Self {
-        let counted = Counted { group: header.durable_number.get(), item: header.item_next.get() };
+        let counted = Counted {
+            group: header.durable_number.get(),
+            item: header.item_next.get(),
+            log_next: header.log_next.get(),
+        };
         Self { index, generation: header.generation.get(), counted, header, payload }
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Gap {
     pub(super) item_end: u64,
     /// Whose entries were in it. None: of any partition whose row doesn't reflect all of it.
     pub(super) logs: Option<Vec<LogId>>,
+    /// Where an image tells: it made no partition with this number or a larger one.
+    pub(super) log_next: u32,
     /// For the operator.
     pub(super) what: String,
 }
@@ -259,10 +261,14 @@ impl<'a, 'd, 'r> Walk<'a, 'd, 'r> {
                 let what = format!("journal group {number} ({place}) is missing or changed");
                 Ok(match later {
                     Some(later) => {
-                        let gap = Gap { item_end: later.group.header.item_first.get(), logs: names, what };
+                        let item_end = later.group.header.item_first.get();
+                        let gap = Gap { item_end, logs: names, log_next: 0, what };
                         Next::Gap(gap, Some(self.skip_to(later)))
                     }
-                    None => Next::Gap(Gap { item_end: self.counted.item, logs: None, what }, None),
+                    None => {
+                        let Counted { item: item_end, log_next, .. } = self.counted;
+                        Next::Gap(Gap { item_end, logs: None, log_next, what }, None)
+                    }
                 })
             }
             Verdict::Damage => {

@@ -256,14 +256,16 @@ impl PartitionLog {
     }
 
     /// Ends the log at `place`, which is `offset`; segment `next` goes on there. Nothing behind `place`
-    /// is flushed.
+    /// is sealed.
     pub(super) fn truncate_suffix(&mut self, place: Place, offset: Offset, next: u64) {
         while self.segments.len() > 1 && self.active().id > place.segment {
             self.segments.pop_back();
         }
         let wall_ms = self.active().wall_ms;
         let is_whole = self.active().sealed && self.active().bytes == place.position;
-        if place.position == 0 {
+        // The log start had passed it.
+        let is_gone = self.active().id > place.segment;
+        if place.position == 0 || is_gone {
             self.segments.pop_back();
         } else if !is_whole {
             self.active_mut().truncate_suffix(place.position, offset);

@@ -162,7 +162,8 @@ impl Redo {
         let all = || self.partitions.iter().map(|partition| partition.number).collect();
         let mut suspects = gap.logs.clone().unwrap_or_else(all);
         suspects.retain(|log| !self.is_reflected(*log, gap.item_end.saturating_sub(1)));
-        if let Some(log) = suspects.iter().find(|log| log.0 >= self.log_next) {
+        let counted = gap.log_next.checked_sub(1).map(LogId);
+        if let Some(log) = suspects.iter().chain(&counted).find(|log| log.0 >= self.log_next) {
             let what = format!("{}, and partition {} of this lane was created in it", gap.what, log.0);
             return Err(Contradiction(what));
         }

@@ -324,6 +324,14 @@ fn a_lying_disk_is_found_out_or_changes_no_answer() {
     }
 }
 
+/// Seeds beyond those of every run that have found something.
+#[test]
+fn what_was_found_once_stays_found() {
+    for seed in [2_723, 4_811] {
+        run(seed);
+    }
+}
+
 /// The first of these seeds that finds a deliberate mistake.
 fn found(mutation: Mutation, seeds_max: u64) -> Option<u64> {
     let fails =
