@@ -13,9 +13,11 @@ struct Open {
     used: u64,
 }
 
-/// By segment id, which no two segments of a lane share.
 pub(super) struct Files {
+    /// By segment id, which no two segments of a lane share.
     open: BTreeMap<u64, Open>,
+    /// Segments by their last use.
+    order: BTreeMap<u64, u64>,
     open_max: usize,
     /// They go through the page cache, and are sent from there.
     shares: bool,
@@ -24,7 +26,8 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(open_max: u32, shares: bool) -> Self {
-        Self { open: BTreeMap::new(), open_max: open_max as usize, shares, uses_count: 0 }
+        let (open, order) = (BTreeMap::new(), BTreeMap::new());
+        Self { open, order, open_max: open_max as usize, shares, uses_count: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -35,21 +38,25 @@ impl Files {
         self.open.contains_key(&segment)
     }
 
+    fn use_of(&mut self, segment: u64) -> Option<&mut Open> {
+        let open = self.open.get_mut(&segment)?;
+        self.order.remove(&open.used);
+        self.uses_count += 1;
+        open.used = self.uses_count;
+        self.order.insert(open.used, segment);
+        Some(open)
+    }
+
     /// The open file of a segment, pinned until `unpin`.
     pub(super) fn pin(&mut self, segment: u64) -> Option<FileId> {
-        self.uses_count += 1;
-        let open = self.open.get_mut(&segment)?;
+        let open = self.use_of(segment)?;
         open.pins += 1;
-        open.used = self.uses_count;
         Some(open.file)
     }
 
     /// A handle to send from, of a file that is open.
     pub(super) fn shared(&mut self, segment: u64) -> Option<SharedFile> {
-        self.uses_count += 1;
-        let open = self.open.get_mut(&segment)?;
-        open.used = self.uses_count;
-        open.shared.clone()
+        self.use_of(segment)?.shared.clone()
     }
 
     /// The file that the caller has pinned.
@@ -66,8 +73,8 @@ impl Files {
         }
         self.shrink(ring, self.open_max.saturating_sub(1));
         let shared = if self.shares { ring.share(file) } else { None };
-        self.uses_count += 1;
-        self.open.insert(segment, Open { file, shared, pins: 1, used: self.uses_count });
+        self.open.insert(segment, Open { file, shared, pins: 1, used: 0 });
+        self.use_of(segment);
         file
     }
 
@@ -79,6 +86,7 @@ impl Files {
     /// Closes a segment's file before it is removed. No job uses it.
     pub(super) fn close(&mut self, ring: &mut Ring, segment: u64) {
         if let Some(open) = self.open.remove(&segment) {
+            self.order.remove(&open.used);
             assert_eq!(open.pins, 0, "no job works on a segment being removed");
             ring.close(open.file);
         }
@@ -87,12 +95,11 @@ impl Files {
     /// Closes the least recently used files until `max` are left, or only pinned ones.
     pub(super) fn shrink(&mut self, ring: &mut Ring, max: usize) {
         while self.open.len() > max {
-            let idle = self.open.iter().filter(|(_, open)| open.pins == 0);
-            let Some(segment) = idle.min_by_key(|(_, open)| open.used).map(|(segment, _)| *segment) else {
+            let Some(segment) = self.order.values().copied().find(|segment| self.open[segment].pins == 0)
+            else {
                 return;
             };
-            let open = self.open.remove(&segment).expect("just seen");
-            ring.close(open.file);
+            self.close(ring, segment);
         }
     }
 }

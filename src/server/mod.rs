@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod config_file;
+pub mod descriptors;
 pub mod disks;
 pub mod log_command;
 pub mod log_dirs;

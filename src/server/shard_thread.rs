@@ -37,6 +37,8 @@ pub struct ShardSetup {
     pub id: ShardId,
     pub core: Option<usize>,
     pub lanes: Vec<PlacedLane>,
+    /// Segment files that each lane keeps open.
+    pub files_open_max: u32,
     pub config: Config,
     pub fixed_settings: Vec<FixedSetting>,
     pub records: Vec<MetadataRecord>,
@@ -145,7 +147,10 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
         failed: Vec::new(),
     };
     for (index, placed) in setup.lanes.iter().enumerate() {
-        let options = lane_options(&setup.config, placed, Storage::token_owner(index));
+        let options = LaneOptions {
+            files_open_max: setup.files_open_max,
+            ..lane_options(&setup.config, placed, Storage::token_owner(index))
+        };
         match Lane::recover(&mut ring, options) {
             Ok((lane, report)) => {
                 if let Some(torn) = &report.torn_group {

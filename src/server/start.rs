@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::config::{Config, Cores, FIELDS};
+use super::descriptors;
 use super::log_dirs::LogDirs;
 use super::shard_thread::{self, Built, Peers, ShardSetup};
 use super::watchdog::{self, Watched};
@@ -86,6 +87,7 @@ impl Broker {
         let mut catalog = Catalog::new(config.node, config.broker_settings());
         started.records.iter().for_each(|record| catalog.apply(record));
         let lanes = log_dirs.lanes(&catalog);
+        let files_open_max = descriptors::files_open_max(descriptors::raise_limit(), lanes.len());
         let (worker, jobs) = WorkerHandle::new();
         let mut threads = Vec::new();
         let mut building = Vec::new();
@@ -98,6 +100,7 @@ impl Broker {
                     .filter(|placed| usize::from(placed.lane.0) % shards_count == index)
                     .cloned()
                     .collect(),
+                files_open_max,
                 config: config.clone(),
                 fixed_settings: fixed_settings(&config),
                 records: started.records.clone(),
