@@ -7,12 +7,19 @@ use super::outbound::Outbound;
 use crate::base::ids::MonotonicNs;
 use crate::ring::SocketId;
 
+/// Of a frame that lacks so much the rest is received into its buffer.
+const FILL_BYTES_MIN: usize = 128 << 10;
+
 /// State of the receiver, as the ring reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
     Armed,
-    /// Stop was asked for; bytes may still come.
+    /// Stop was asked for, or it stops by itself after a run; bytes may still come.
     Stopping,
+    /// The frame's buffer, with so many bytes in it, is with the ring until it is full.
+    Filling {
+        from: usize,
+    },
     Stopped,
     /// The peer closed its side: answer what is in flight, then close.
     Ended,
@@ -32,6 +39,8 @@ pub struct Connection<S> {
     pub sending: bool,
     /// It is in its shard's list of connections to look after this turn.
     pub dirty: bool,
+    /// Its last frame was received into a buffer of its own: the next one may well be.
+    pub large: bool,
     /// Too much was in flight; frames wait in `inbound`.
     pub paused: bool,
     /// Nothing more is read; it closes once what is ready was sent.
@@ -51,9 +60,15 @@ impl<S> Connection<S> {
             receiver: Receiver::Stopped,
             sending: false,
             dirty: false,
+            large: false,
             paused: false,
             closing: false,
             active_at: now,
         }
+    }
+
+    /// The frame that has begun is worth a receiver of its own, which copies nothing.
+    pub fn wants_filling(&self) -> bool {
+        self.inbound.missing_bytes() >= FILL_BYTES_MIN
     }
 }

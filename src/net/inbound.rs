@@ -1,8 +1,9 @@
 //! Inbound: a stream of bytes cut into frames.
 //!
 //! A frame that lies wholly in a receive buffer is read there, without a copy. The first part of a
-//! larger one moves to a buffer with room for the frame; its pages are committed by the kernel as
-//! bytes arrive, so a peer that announces 100 MiB and sends ten bytes costs ten bytes.
+//! larger one moves to a buffer with room for the frame, and the rest of a large one is received there;
+//! its pages are committed by the kernel as bytes arrive, so a peer that announces 100 MiB and sends ten
+//! bytes costs ten bytes.
 
 use crate::protocol::frame::{FrameError, LENGTH_BYTES, Split, split};
 
@@ -154,6 +155,25 @@ impl Inbound {
             buffers.give(std::mem::replace(&mut self.pending, larger));
         }
         self.from = 0;
+    }
+
+    /// Bytes that the frame lacks which has begun; 0 where its length isn't known yet. What was pushed last
+    /// ended with it, so that it was found to be allowed.
+    pub fn missing_bytes(&self) -> usize {
+        let pending = &self.pending[self.from..];
+        let length = pending.first_chunk::<LENGTH_BYTES>().map_or(0, |length| u32::from_be_bytes(*length));
+        if length == 0 { 0 } else { (LENGTH_BYTES + length as usize).saturating_sub(pending.len()) }
+    }
+
+    /// The buffer of the frame that has begun, with room for all of it; it goes on with `fill_end`.
+    pub fn fill_begin(&mut self, buffers: &mut FrameBuffers) -> Vec<u8> {
+        self.make_room(self.missing_bytes(), buffers);
+        std::mem::take(&mut self.pending)
+    }
+
+    pub fn fill_end(&mut self, buffer: Vec<u8>) {
+        assert!(self.pending.is_empty(), "nothing else is received meanwhile");
+        self.pending = buffer;
     }
 
     /// The buffer of a connection that ends.

@@ -151,9 +151,11 @@ pub enum Completion {
     Received { socket: SocketId, bytes: ReceivedBytes },
     /// The stream ended: `Ok` when the peer closed its side in order. Last of its receiver.
     ReceiveEnded { socket: SocketId, result: Result<(), IoError> },
-    /// Of `receive_stop`, or no receive buffer was free: nothing more is received until
+    /// Of `receive_stop` and `receive_once`, or no receive buffer was free: nothing more is received until
     /// `receive_start`. Last of its receiver.
     ReceiveStopped { socket: SocketId },
+    /// Of `receive_into`: the buffer is full, or the stream ended before. Last of its receiver.
+    Filled { socket: SocketId, result: Result<(), IoError>, buffer: Vec<u8> },
     /// Of `send` and `send_file`: all bytes are in the socket's queue, or the connection failed. Of a
     /// `send_file` the buffer means nothing.
     Sent { socket: SocketId, token: Token, result: Result<(), IoError>, buffer: Vec<u8> },
@@ -178,6 +180,7 @@ impl Completion {
             | Self::Received { .. }
             | Self::ReceiveEnded { .. }
             | Self::ReceiveStopped { .. }
+            | Self::Filled { .. }
             | Self::Woken => None,
         }
     }
@@ -438,6 +441,17 @@ impl Ring {
     /// Arms the receiver of a socket (multishot). Not while one is armed.
     pub fn receive_start(&mut self, socket: SocketId) {
         on!(self, receive_start(socket))
+    }
+
+    /// Arms a receiver for one run of at most `bytes`; it stops by itself. Not while one is armed.
+    pub fn receive_once(&mut self, socket: SocketId, bytes: u32) {
+        on!(self, receive_once(socket, bytes))
+    }
+
+    /// Receives behind what `buffer` has until it has `end` bytes, without a copy. `Completion::Filled` brings
+    /// it back. Not while a receiver is armed. Precondition: it has room for them.
+    pub fn receive_into(&mut self, socket: SocketId, buffer: Vec<u8>, end: usize) {
+        on!(self, receive_into(socket, buffer, end))
     }
 
     /// Asks the receiver to stop; `Received` may still come until `ReceiveStopped` or

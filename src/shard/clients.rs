@@ -28,6 +28,11 @@ const IN_FLIGHT_RESUME: usize = 256;
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 const IN_FLIGHT_BYTES_RESUME: usize = 4 << 20;
 
+/// In steps of at most so much, so that a slow sender is seen to send.
+const FILL_STEP_BYTES: usize = 1 << 20;
+/// What is received of the next frame before it is known to be as large.
+const HEAD_BYTES: u32 = 16 << 10;
+
 /// A send takes about this much at most, so that a slow reader pins no more.
 pub const SEND_BYTES_MAX: usize = 256 * 1024;
 
@@ -205,6 +210,7 @@ impl Core {
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.inbound = inbound;
         match result {
+            Ok(Flow::Continue) if connection.wants_filling() => self.clients.mark_dirty(key),
             Ok(Flow::Continue) => {}
             Ok(Flow::Pause) => {
                 connection.paused = true;
@@ -259,6 +265,31 @@ impl Core {
         self.clients.mark_dirty(key);
     }
 
+    /// A frame's buffer is full, or the connection ended.
+    pub fn on_filled(
+        &mut self,
+        ring: &mut Ring,
+        socket: SocketId,
+        result: Result<(), IoError>,
+        buffer: Vec<u8>,
+    ) {
+        let Some(key) = self.clients.of_socket(socket) else {
+            return self.clients.frame_buffers.give(buffer);
+        };
+        let connection = self.clients.connections.get_mut(key).expect("sockets and connections agree");
+        let Receiver::Filling { from } = connection.receiver else {
+            panic!("no other receiver fills buffers")
+        };
+        self.clients.counts.received_bytes += (buffer.len() - from) as u64;
+        connection.inbound.fill_end(buffer);
+        if result.is_err() {
+            return self.on_receive_ended(ring, socket, result);
+        }
+        connection.receiver = Receiver::Stopped;
+        self.feed(key, &[]);
+        self.clients.mark_dirty(key);
+    }
+
     pub fn on_sent(&mut self, ring: &mut Ring, token: Token, result: Result<(), IoError>, buffer: Vec<u8>) {
         let key = Key::from_u56(token.value());
         let now = self.now;
@@ -307,11 +338,13 @@ impl Core {
                 connection.receiver = Receiver::Stopping;
                 ring.receive_stop(connection.socket);
             }
+        } else if connection.receiver == Receiver::Armed && connection.wants_filling() {
+            connection.receiver = Receiver::Stopping;
+            ring.receive_stop(connection.socket);
         }
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if connection.receiver == Receiver::Stopped && !connection.paused && !connection.closing {
-            ring.receive_start(connection.socket);
-            connection.receiver = Receiver::Armed;
+            receive_next(ring, connection, &mut self.clients.frame_buffers);
         }
     }
 
@@ -407,5 +440,24 @@ impl Core {
         for key in paused {
             self.clients.mark_dirty(key);
         }
+    }
+}
+
+/// Arms the receiver that suits what comes next. Precondition: none is armed.
+fn receive_next(ring: &mut Ring, connection: &mut Connection<Key>, buffers: &mut FrameBuffers) {
+    let socket = connection.socket;
+    let missing_bytes = connection.inbound.missing_bytes();
+    if connection.wants_filling() || (connection.large && missing_bytes > 0) {
+        let buffer = connection.inbound.fill_begin(buffers);
+        let from = buffer.len();
+        ring.receive_into(socket, buffer, from + missing_bytes.min(FILL_STEP_BYTES));
+        connection.receiver = Receiver::Filling { from };
+        connection.large = true;
+    } else if std::mem::take(&mut connection.large) {
+        ring.receive_once(socket, HEAD_BYTES);
+        connection.receiver = Receiver::Stopping;
+    } else {
+        ring.receive_start(socket);
+        connection.receiver = Receiver::Armed;
     }
 }

@@ -275,6 +275,7 @@ impl Shard {
             }
             Completion::ReceiveEnded { socket, result } => core.on_receive_ended(ring, socket, result),
             Completion::ReceiveStopped { socket } => core.on_receive_stopped(socket),
+            Completion::Filled { socket, result, buffer } => core.on_filled(ring, socket, result, buffer),
             Completion::Sent { token, result, buffer, .. } => core.on_sent(ring, token, result, buffer),
             Completion::Opened { token, .. }
             | Completion::Transferred { token, .. }

@@ -93,6 +93,7 @@ enum Operation {
     Receive {
         socket: SocketId,
     },
+    ReceiveInto(sockets::Filling),
     Send(sockets::Sending),
     /// Waits until the socket has room.
     SendFile(send_file::SendingFile),
@@ -451,6 +452,7 @@ impl KernelRing {
             Operation::FlushDir { token, path, dir } => self.flush_dir_step(token, path, dir, result),
             Operation::Accept { listener } => self.accepted(listener, &entry),
             Operation::Receive { socket } => self.receive_completed(socket, &entry),
+            Operation::ReceiveInto(filling) => self.receive_into_completed(filling, result),
             Operation::Send(sending) => self.send_completed(sending, result),
             Operation::SendFile(sending) => self.send_file_woken(sending, result),
             Operation::Connect { token, connecting } => self.connected(token, *connecting, result),

@@ -1,13 +1,13 @@
 //! Sockets: connections, their receivers and sends.
 //!
-//! A socket has at most one receiver armed (multishot, from the receive buffers) and one send in
-//! flight. It is closed when it was disconnected and both have completed.
+//! A socket has at most one receiver armed (multishot, from the receive buffers; or into a buffer of the
+//! caller's) and one send in flight. It is closed when it was disconnected and both have completed.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use io_uring::types::{CancelBuilder, Fd};
-use io_uring::{cqueue, opcode};
+use io_uring::{cqueue, opcode, squeue};
 use nix::sys::socket::{Shutdown, SockaddrStorage, shutdown};
 
 use super::listeners::{raw_address, stream_socket};
@@ -33,6 +33,13 @@ pub(super) struct Socket {
 pub(super) struct Connecting {
     descriptor: OwnedFd,
     address: SockaddrStorage,
+}
+
+/// A buffer that is filled up to `end`.
+pub(super) struct Filling {
+    socket: SocketId,
+    buffer: Vec<u8>,
+    end: usize,
 }
 
 /// A send, and how far it is.
@@ -97,6 +104,69 @@ impl KernelRing {
         let state = self.socket(socket);
         state.receiving = Some(key);
         state.stopping = false;
+    }
+
+    pub fn receive_once(&mut self, socket: SocketId, bytes: u32) {
+        let state = self.socket(socket);
+        assert!(state.receiving.is_none(), "one receiver is armed at a time");
+        assert!(!state.disconnected, "a disconnected socket receives nothing");
+        let descriptor = Fd(state.descriptor.as_raw_fd());
+        let entry = opcode::Recv::new(descriptor, std::ptr::null_mut(), bytes).buf_group(GROUP).build();
+        let key = self.submit(Operation::Receive { socket }, entry.flags(squeue::Flags::BUFFER_SELECT));
+        let state = self.socket(socket);
+        state.receiving = Some(key);
+        state.stopping = true;
+    }
+
+    pub fn receive_into(&mut self, socket: SocketId, buffer: Vec<u8>, end: usize) {
+        let state = self.socket(socket);
+        assert!(state.receiving.is_none(), "one receiver is armed at a time");
+        assert!(!state.disconnected, "a disconnected socket receives nothing");
+        assert!(buffer.len() < end && end <= buffer.capacity(), "the buffer has room");
+        self.submit_filling(Filling { socket, buffer, end });
+    }
+
+    fn submit_filling(&mut self, mut filling: Filling) {
+        let socket = filling.socket;
+        let descriptor = Fd(self.socket(socket).descriptor.as_raw_fd());
+        let bytes = filling.end - filling.buffer.len();
+        let room = &mut filling.buffer.spare_capacity_mut()[..bytes];
+        // With MSG_WAITALL the kernel goes on by itself after a part, in most cases.
+        let entry = opcode::Recv::new(descriptor, room.as_mut_ptr().cast(), bytes as u32)
+            .flags(libc::MSG_WAITALL)
+            .build();
+        let key = self.submit(Operation::ReceiveInto(filling), entry);
+        let state = self.socket(socket);
+        state.receiving = Some(key);
+        state.stopping = false;
+    }
+
+    pub(super) fn receive_into_completed(&mut self, mut filling: Filling, result: Result<u32, IoError>) {
+        let socket = filling.socket;
+        let state = self.socket(socket);
+        state.receiving = None;
+        let disconnected = state.disconnected;
+        let result = match result {
+            Ok(0) => Err(IoError::Disconnected),
+            Ok(bytes) => {
+                let filled_bytes = filling.buffer.len() + bytes as usize;
+                assert!(filled_bytes <= filling.end, "the kernel receives what there is room for");
+                // SAFETY: the kernel has written so many bytes behind those that were there, and there is room
+                // for `end`.
+                unsafe { filling.buffer.set_len(filled_bytes) };
+                Ok(())
+            }
+            Err(IoError::Os(libc::EINTR | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let result = if disconnected { Err(IoError::Disconnected) } else { result };
+        if result.is_ok() && filling.buffer.len() < filling.end {
+            self.submit_filling(filling);
+            return;
+        }
+        let buffer = filling.buffer;
+        self.completions.push_back(Completion::Filled { socket, result, buffer });
+        self.close_socket_if_idle(socket);
     }
 
     pub fn receive_stop(&mut self, socket: SocketId) {

@@ -46,9 +46,18 @@ struct End {
     inbound: VecDeque<u8>,
     /// How the stream ends once `inbound` was read.
     ended: Option<Result<(), IoError>>,
-    receiving: bool,
+    receiving: Option<Receiver>,
     /// Counts receivers armed, so that a stop on its way doesn't stop a later one.
     receivers_count: u64,
+}
+
+/// How what arrives is handed over.
+pub(super) enum Receiver {
+    Runs,
+    /// One run of at most so many bytes.
+    Once(usize),
+    /// Until the buffer has so many bytes.
+    Into(Vec<u8>, usize),
 }
 
 struct Outgoing {
@@ -111,7 +120,7 @@ impl Network {
             arrival_last_ns: 0,
             inbound: VecDeque::new(),
             ended: None,
-            receiving: false,
+            receiving: None,
             receivers_count: 0,
         };
         self.ends.insert(id, end);
@@ -154,7 +163,7 @@ impl Machine {
             NetworkEvent::Reset { to } => self.end_arrived(to, Err(IoError::Disconnected)),
             NetworkEvent::ReceiveStop { end: id, receivers_count } => {
                 let Some(end) = self.network.ends.get_mut(&id) else { return };
-                if end.receiving && end.receivers_count == receivers_count {
+                if end.receiving.is_some() && end.receivers_count == receivers_count {
                     self.stop_receiver(id);
                 }
             }
@@ -213,17 +222,17 @@ impl Machine {
 
     // ---- Receiving ---------------------------------------------------------------------------
 
-    pub(super) fn receive_start(&mut self, id: EndId) {
+    pub(super) fn receive(&mut self, id: EndId, receiver: Receiver) {
         let end = self.network.owned(id);
-        assert!(!end.receiving, "one receiver is armed at a time");
-        end.receiving = true;
+        assert!(end.receiving.is_none(), "one receiver is armed at a time");
+        end.receiving = Some(receiver);
         end.receivers_count += 1;
         self.deliver(id);
     }
 
     pub(super) fn receive_stop(&mut self, id: EndId) {
         let end = self.network.owned(id);
-        if end.receiving {
+        if end.receiving.is_some() {
             let receivers_count = end.receivers_count;
             self.schedule_network(NetworkEvent::ReceiveStop { end: id, receivers_count });
         }
@@ -231,39 +240,81 @@ impl Machine {
 
     fn stop_receiver(&mut self, id: EndId) {
         let end = self.network.owned(id);
-        end.receiving = false;
+        end.receiving = None;
         if let Owner::Ring(ring) = end.owner {
             self.post(ring, Completion::ReceiveStopped { socket: SocketId(id.0) });
         }
     }
 
-    /// Gives what arrived to an armed receiver, in runs of seeded lengths.
+    /// Ends a receiver for good, or fills its buffer no further.
+    fn end_receiver(&mut self, ring: RingIndex, id: EndId, receiver: Receiver, result: Result<(), IoError>) {
+        let socket = SocketId(id.0);
+        self.post(
+            ring,
+            match receiver {
+                Receiver::Runs | Receiver::Once(_) => Completion::ReceiveEnded { socket, result },
+                Receiver::Into(buffer, _) => Completion::Filled { socket, result, buffer },
+            },
+        );
+    }
+
+    /// Gives what arrived to an armed receiver.
     fn deliver(&mut self, id: EndId) {
         let end = self.network.owned(id);
         let Owner::Ring(ring) = end.owner else { return };
-        if !end.receiving {
-            return;
-        }
+        let run_bytes_max = match &mut end.receiving {
+            None => return,
+            Some(Receiver::Into(buffer, wanted)) => {
+                let bytes = (*wanted - buffer.len()).min(end.inbound.len());
+                buffer.extend(end.inbound.drain(..bytes));
+                let is_full = buffer.len() == *wanted;
+                let result = match end.ended {
+                    _ if is_full => Ok(()),
+                    Some(_) => Err(IoError::Disconnected),
+                    None => return self.pump_peer(id),
+                };
+                let receiver = end.receiving.take().expect("matched");
+                self.end_receiver(ring, id, receiver, result);
+                return self.pump_peer(id);
+            }
+            Some(Receiver::Once(bytes)) => *bytes,
+            Some(Receiver::Runs) => super::RECEIVE_BUFFER_BYTES,
+        };
+        self.deliver_runs(ring, id, run_bytes_max);
+        self.pump_peer(id);
+    }
+
+    fn pump_peer(&mut self, id: EndId) {
+        let peer = self.network.owned(id).peer;
+        self.pump(peer);
+    }
+
+    /// Runs have seeded lengths.
+    fn deliver_runs(&mut self, ring: RingIndex, id: EndId, run_bytes_max: usize) {
         while !self.network.owned(id).inbound.is_empty() {
             let Some(buffer_id) = self.rings[ring].free_buffers.pop() else {
                 self.stop_receiver(id);
                 break;
             };
-            let available = self.network.owned(id).inbound.len().min(super::RECEIVE_BUFFER_BYTES);
+            let available = self.network.owned(id).inbound.len();
+            let available = available.min(super::RECEIVE_BUFFER_BYTES).min(run_bytes_max);
             let count = match self.random.chance(1, 2) {
                 true => available,
                 false => 1 + self.random.below(available as u64) as usize,
             };
             let bytes = self.network.owned(id).inbound.drain(..count).collect();
             self.rings[ring].posted.push_back(Posted::Received { socket: SocketId(id.0), buffer_id, bytes });
+            if matches!(self.network.owned(id).receiving, Some(Receiver::Once(_))) {
+                self.stop_receiver(id);
+                break;
+            }
         }
         let end = self.network.owned(id);
-        if let (true, true, Some(result)) = (end.receiving, end.inbound.is_empty(), end.ended) {
-            end.receiving = false;
-            self.post(ring, Completion::ReceiveEnded { socket: SocketId(id.0), result });
+        if let (true, Some(result)) = (end.inbound.is_empty(), end.ended)
+            && let Some(receiver) = end.receiving.take()
+        {
+            self.end_receiver(ring, id, receiver, result);
         }
-        let peer = self.network.owned(id).peer;
-        self.pump(peer);
     }
 
     // ---- Sending -----------------------------------------------------------------------------
@@ -321,13 +372,12 @@ impl Machine {
 
     pub(super) fn disconnect(&mut self, id: EndId) {
         let end = self.network.owned(id);
-        let (owner, receiving, unread) = (end.owner, end.receiving, !end.inbound.is_empty());
+        let (owner, receiving, unread) = (end.owner, end.receiving.take(), !end.inbound.is_empty());
         let (peer, reset) = (end.peer, end.ended.is_some_and(|how| how.is_err()));
         let cut_short = end.outgoing.is_some();
         self.finish_send(id, Err(IoError::Disconnected));
-        if let (Owner::Ring(ring), true) = (owner, receiving) {
-            let result = Err(IoError::Disconnected);
-            self.post(ring, Completion::ReceiveEnded { socket: SocketId(id.0), result });
+        if let (Owner::Ring(ring), Some(receiver)) = (owner, receiving) {
+            self.end_receiver(ring, id, receiver, Err(IoError::Disconnected));
         }
         // As TCP does: who closes with bytes unread resets, and what was on the way may be lost.
         match reset {
@@ -351,9 +401,8 @@ impl Machine {
                     let receiving = std::mem::take(&mut end.receiving);
                     self.finish_send(id, Err(IoError::Disconnected));
                     let end = self.network.ends.remove(&id).expect("looked up above");
-                    if let (Owner::Ring(ring), true) = (end.owner, receiving) {
-                        let result = Err(IoError::Disconnected);
-                        self.post(ring, Completion::ReceiveEnded { socket: SocketId(id.0), result });
+                    if let (Owner::Ring(ring), Some(receiver)) = (end.owner, receiving) {
+                        self.end_receiver(ring, id, receiver, Err(IoError::Disconnected));
                     }
                 }
                 Owner::Client => {

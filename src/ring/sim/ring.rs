@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::network::Receiver;
 use super::{
     DiskOperation, EndId, Inode, MONOTONIC_START_NS, Machine, OpenFile, Posted, RECEIVE_BUFFERS_COUNT,
     RingIndex, RingState, TURN_NS, WALL_START_MS, World,
@@ -39,6 +40,8 @@ enum Queued {
     Disk { token: Token, operation: DiskOperation },
     Connect { token: Token, address: SocketAddr },
     ReceiveStart { socket: SocketId },
+    ReceiveOnce { socket: SocketId, bytes: u32 },
+    ReceiveInto { socket: SocketId, buffer: Vec<u8>, end: usize },
     ReceiveStop { socket: SocketId },
     Send { token: Token, socket: SocketId, buffer: Vec<u8>, from: usize },
     Disconnect { socket: SocketId },
@@ -276,6 +279,15 @@ impl SimRing {
         self.queued.push(Queued::ReceiveStart { socket });
     }
 
+    pub fn receive_once(&mut self, socket: SocketId, bytes: u32) {
+        self.queued.push(Queued::ReceiveOnce { socket, bytes });
+    }
+
+    pub fn receive_into(&mut self, socket: SocketId, buffer: Vec<u8>, end: usize) {
+        assert!(buffer.len() < end && end <= buffer.capacity(), "the buffer has room");
+        self.queued.push(Queued::ReceiveInto { socket, buffer, end });
+    }
+
     pub fn receive_stop(&mut self, socket: SocketId) {
         self.queued.push(Queued::ReceiveStop { socket });
     }
@@ -386,7 +398,13 @@ fn submit(machine: &mut Machine, ring: RingIndex, queued: Queued) {
     match queued {
         Queued::Disk { token, operation } => machine.submit_disk(ring, token, operation),
         Queued::Connect { token, address } if alive => machine.connect_later(ring, token, address),
-        Queued::ReceiveStart { socket } if alive => machine.receive_start(EndId(socket.0)),
+        Queued::ReceiveStart { socket } if alive => machine.receive(EndId(socket.0), Receiver::Runs),
+        Queued::ReceiveOnce { socket, bytes } if alive => {
+            machine.receive(EndId(socket.0), Receiver::Once(bytes as usize));
+        }
+        Queued::ReceiveInto { socket, buffer, end } if alive => {
+            machine.receive(EndId(socket.0), Receiver::Into(buffer, end));
+        }
         Queued::ReceiveStop { socket } if alive => machine.receive_stop(EndId(socket.0)),
         Queued::Send { token, socket, buffer, from } if alive => {
             machine.send(EndId(socket.0), token, buffer, from);
@@ -396,7 +414,11 @@ fn submit(machine: &mut Machine, ring: RingIndex, queued: Queued) {
         Queued::Connect { token, .. } => {
             machine.post(ring, Completion::Connected { token, result: Err(IoError::Os(libc::EIO)) });
         }
-        Queued::ReceiveStart { socket } => {
+        Queued::ReceiveInto { socket, buffer, .. } => {
+            let result = Err(IoError::Disconnected);
+            machine.post(ring, Completion::Filled { socket, result, buffer });
+        }
+        Queued::ReceiveStart { socket } | Queued::ReceiveOnce { socket, .. } => {
             machine.post(ring, Completion::ReceiveEnded { socket, result: Err(IoError::Disconnected) });
         }
         Queued::Send { token, socket, buffer, .. } => {

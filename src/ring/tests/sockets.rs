@@ -30,6 +30,7 @@ struct End {
     ended: Option<Result<(), IoError>>,
     stopped_count: usize,
     sent: Vec<Result<(), IoError>>,
+    filled: Vec<(Result<(), IoError>, Vec<u8>)>,
 }
 
 impl Sockets {
@@ -65,6 +66,9 @@ impl Sockets {
                     }
                 }
                 Completion::Sent { socket, result, .. } => self.end(socket).sent.push(result),
+                Completion::Filled { socket, result, buffer } => {
+                    self.end(socket).filled.push((result, buffer));
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -236,6 +240,70 @@ fn stopping_and_starting_a_receiver_loses_nothing() {
         ring.turn(Sleep::No);
         assert!(ring.next().is_none());
     });
+}
+
+/// Runs, single runs and whole buffers take turns, at seeded places.
+#[test]
+fn a_stream_goes_on_from_one_way_of_receiving_to_the_next() {
+    on_both(|ring, _| {
+        let mut sockets = Sockets { leave_stopped: true, ..Sockets::default() };
+        let (server, client) = sockets.pair(ring);
+        let expected = bytes_of(5, 3 << 20);
+        ring.send(token(1), client, expected.clone(), 0);
+        let mut random = Random::new(5);
+        while sockets.end(server).received.len() < expected.len() {
+            let end = sockets.end(server);
+            let (have, stopped_count, filled_count) =
+                (end.received.len(), end.stopped_count, end.filled.len());
+            match random.below(3) {
+                0 => {
+                    ring.receive_start(server);
+                    sockets.until(ring, |sockets| sockets.end(server).received.len() > have);
+                    ring.receive_stop(server);
+                    sockets.until(ring, |sockets| sockets.end(server).stopped_count > stopped_count);
+                }
+                1 => {
+                    ring.receive_once(server, 3_000);
+                    sockets.until(ring, |sockets| sockets.end(server).stopped_count > stopped_count);
+                    let run_bytes = sockets.end(server).received.len() - have;
+                    assert!((1..=3_000).contains(&run_bytes), "one run: {run_bytes}");
+                }
+                _ => {
+                    // Behind what the buffer has already.
+                    let bytes = (1 + random.below(700_000) as usize).min(expected.len() - have);
+                    let mut buffer = Vec::with_capacity(3 + bytes);
+                    buffer.extend_from_slice(b"abc");
+                    ring.receive_into(server, buffer, 3 + bytes);
+                    sockets.until(ring, |sockets| sockets.end(server).filled.len() > filled_count);
+                    let end = sockets.end(server);
+                    let (result, buffer) = end.filled.last().expect("just seen");
+                    assert_eq!((*result, buffer.len(), &buffer[..3]), (Ok(()), 3 + bytes, &b"abc"[..]));
+                    end.received.extend_from_slice(&buffer[3..]);
+                }
+            }
+        }
+        assert!(sockets.end(server).received == expected, "bytes came changed or out of order");
+    });
+}
+
+/// The peer ends in the midst of it, or this side does.
+#[test]
+fn a_buffer_that_is_never_full_comes_back() {
+    for by_peer in [true, false] {
+        on_both(|ring, _| {
+            let mut sockets = Sockets::default();
+            let (server, client) = sockets.pair(ring);
+            ring.receive_into(server, Vec::with_capacity(2_000), 2_000);
+            ring.receive_start(client);
+            ring.send(token(1), client, vec![7; 1_999], 0);
+            sockets.until(ring, |sockets| sockets.end(client).sent.len() == 1);
+            ring.disconnect(if by_peer { client } else { server });
+            sockets.until(ring, |sockets| sockets.end(server).filled.len() == 1);
+            let (result, buffer) = &sockets.end(server).filled[0];
+            assert_eq!(*result, Err(IoError::Disconnected));
+            assert!(buffer.iter().all(|byte| *byte == 7) && buffer.len() <= 1_999);
+        });
+    }
 }
 
 #[test]

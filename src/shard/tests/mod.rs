@@ -6,6 +6,7 @@ mod compaction;
 mod counts;
 mod directories;
 mod fenced;
+mod large_frames;
 mod plans;
 mod producers;
 mod room;
@@ -171,7 +172,7 @@ impl Machine {
             let listeners =
                 if index == 0 { vec![ring.listen(address()).expect("the port is free").0] } else { vec![] };
             let limits = ClientLimits {
-                request_bytes_max: 1 << 20,
+                request_bytes_max: 4 << 20,
                 cold_request_bytes_max: 1 << 20,
                 idle_ms_max: 600_000,
             };
