@@ -505,6 +505,7 @@ impl Lane {
         let segment = partition.segment_mut(id).expect("what is written to stays");
         self.stats.allocated_bytes += end - segment.allocated.min(end);
         segment.allocated = end;
+        segment.padded = true;
     }
 
     fn note_written(&mut self, log: LogId, end: u64) {
@@ -514,7 +515,6 @@ impl Lane {
         partition.ends.written = place;
         partition.head = None;
         partition.advance_batch_written();
-        partition.segment_mut(place.segment).expect("what is written to stays").padded = true;
         self.clear_debt(log);
         let partition = self.partitions.get_mut(log).expect("seen above");
         if partition.is_dirty() && !end.is_multiple_of(BLOCK_BYTES as u64) && !partition.is_final_end(place) {

@@ -46,7 +46,7 @@ pub(super) struct Segment {
     pub(super) dropping_after: u64,
     /// Bytes allocated ahead, as far as this process knows.
     pub(super) allocated: u64,
-    /// The file ends with the zeros of its last block.
+    /// The file ends with zeros: of its last block, and of the space allocated ahead.
     pub(super) padded: bool,
     /// Plans that read from it.
     pub(super) leases: u32,

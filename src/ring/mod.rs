@@ -376,7 +376,7 @@ impl Ring {
         on!(self, flush(token, file))
     }
 
-    /// Reserves space with KEEP_SIZE; the file's length doesn't change.
+    /// Reserves space; the file grows to its end, with zeros. A write behind the end would go to a worker thread.
     pub fn allocate(&mut self, token: Token, file: FileId, from: u64, bytes: u64) {
         on!(self, allocate(token, file, from, bytes))
     }

@@ -245,10 +245,7 @@ impl KernelRing {
     pub fn allocate(&mut self, token: Token, file: FileId, from: u64, bytes: u64) {
         assert!(bytes > 0);
         let target = self.files.begin(file);
-        let entry = opcode::Fallocate::new(Fd(target.number), bytes)
-            .offset(from)
-            .mode(libc::FALLOC_FL_KEEP_SIZE)
-            .build();
+        let entry = opcode::Fallocate::new(Fd(target.number), bytes).offset(from).build();
         self.submit(Operation::OnFile { token, file }, entry.flags(target.flags));
     }
 

@@ -285,8 +285,14 @@ impl Disk {
         file.changes.push(Change { mark, kind: ChangeKind::Truncate { bytes }, state: ChangeState::Pending });
     }
 
+    /// The file grows to the end of what it takes.
     pub(super) fn allocate(&mut self, inode: Inode, from: u64, bytes: u64) {
-        self.file_mut(inode).allocate(from, bytes);
+        let mark = self.next_mark();
+        let file = self.file_mut(inode);
+        file.allocate(from, bytes);
+        file.live.bytes = file.live.bytes.max(from + bytes);
+        let kind = ChangeKind::Write { position: from + bytes, data: Rc::new([]) };
+        file.changes.push(Change { mark, kind, state: ChangeState::Pending });
     }
 
     /// Pages the file would newly take for this range.

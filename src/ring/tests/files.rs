@@ -148,14 +148,14 @@ fn open_tells_absent_from_present() {
 }
 
 #[test]
-fn allocated_space_keeps_the_length_and_reads_as_zeros() {
+fn allocated_space_is_part_of_the_file_and_reads_as_zeros() {
     on_both(|ring, dir| {
         let file = opened(ring, &file_in(dir), OpenMode::CreateNew).unwrap();
         ring.allocate(token(4), file, 0, 64 * BLOCK as u64);
         assert_eq!(waited(ring, token(4)), Ok(()));
-        assert_eq!(names(ring, dir), [("file".to_string(), false, 0)]);
+        assert_eq!(names(ring, dir), [("file".to_string(), false, 64 * BLOCK as u64)]);
         written(ring, file, 2 * BLOCK as u64, filled(1, 1)).0.unwrap();
-        assert_eq!(names(ring, dir), [("file".to_string(), false, 3 * BLOCK as u64)]);
+        assert_eq!(names(ring, dir), [("file".to_string(), false, 64 * BLOCK as u64)]);
         let (result, back) = read(ring, file, 0, 3);
         assert_eq!(result, Ok(()));
         assert!(back[..2 * BLOCK].iter().all(|byte| *byte == 0));
