@@ -54,7 +54,7 @@ ROWS = {row.name: row for row in [
     Row("P6", "produce", "100 B, 1 record a request, 16 partitions, 256 connections x 16 in flight", P6),
     Row("P7", "produce", "P4 acknowledged after a flush; Kafka's topics have flush.messages=1", P4, systems=("kafka-flush", "corelane-durable")),
     Row("P8", "produce", "1 KiB records, 1,000 partitions, 100 connections x 5 in flight, 16 partitions a request with 1 record each", P8),
-    Row("C1", "hot", "one reader, 1 MiB fetches, over what was just written in 1 MiB batches, again and again", CONSUME, systems=("kafka", "corelane-relaxed")),
+    Row("C1", "hot", "one reader, 1 MiB fetches, over what was just written in 1 MiB batches, again and again, the fourth time and on", CONSUME, systems=("kafka", "corelane-relaxed")),
     Row("C1-tail", "tail", "one reader at the log's end, 1 MiB batches at a fixed rate", P1),
     Row("C2", "cold", "one reader, 1 MiB fetches, over what was written in 1 MiB batches and never read, page cache dropped", CONSUME,
         systems=("kafka", "corelane-relaxed")),
