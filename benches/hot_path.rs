@@ -5,68 +5,27 @@
 //! a dozen compares. Decoding a Produce request and encoding a Fetch response touch no record, so their time
 //! follows the partitions, some 20 ns for each, whatever the bytes.
 
+mod fixtures;
+
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use corelane::base::checksum::crc32c;
-use corelane::base::ids::{CorrelationId, PartitionId, TopicId};
-use corelane::base::random::Random;
-use corelane::protocol::batch_builder::{BatchBuilder, BatchOptions};
-use corelane::protocol::compression::Codecs;
-use corelane::protocol::error_code::ErrorCode;
-use corelane::protocol::fetch_response::{
-    FetchFrame, FetchPartitionResponse, FetchResponse, FetchResponseHead,
-};
-use corelane::protocol::produce_request::ProduceRequest;
-use corelane::protocol::record_batch::{HEADER_BYTES, validate};
-use corelane::protocol::writer::Writer;
+use corelane::base::ids::Offset;
+use corelane::protocol::fetch_response::FetchFrame;
+use corelane::protocol::record_batch::validate;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fixtures::log::Log;
+use fixtures::{
+    FETCH_VERSIONS, PRODUCE_VERSIONS, SHAPES, batch, encode_fetch, produce_body, random_bytes, visit_produce,
+};
 
-const SIZES: [usize; 3] = [1 << 10, 16 << 10, 1 << 20];
 const PARTITIONS: usize = 16;
-
-/// Versions of clients of today: the last that names topics by name, and by id.
-const PRODUCE_VERSIONS: [i16; 2] = [12, 13];
-const FETCH_VERSIONS: [i16; 2] = [12, 18];
-
-/// One batch of one record, as large as it says.
-fn batch(bytes: usize) -> Vec<u8> {
-    // What a record's own lengths and counts take, at most.
-    const RECORD_BYTES: usize = 16;
-    let mut value = vec![0; bytes - HEADER_BYTES - RECORD_BYTES];
-    Random::new(1).fill(&mut value);
-    let mut builder = BatchBuilder::new(BatchOptions::default());
-    builder.push(1_700_000_000_000, None, Some(&value), &[]);
-    builder.finish(&mut Codecs::default())
-}
-
-fn produce_body(version: i16, batch: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    let mut writer = Writer::new(&mut body, true);
-    writer.nullable_string(None);
-    writer.i16(-1);
-    writer.i32(30_000);
-    writer.array(1);
-    if version >= 13 {
-        writer.uuid(TopicId([5; 16]));
-    } else {
-        writer.string("topic");
-    }
-    writer.array(PARTITIONS);
-    for partition in 0..PARTITIONS {
-        writer.i32(partition as i32);
-        writer.bytes(batch);
-        writer.no_tagged_fields();
-    }
-    writer.no_tagged_fields();
-    writer.no_tagged_fields();
-    body
-}
 
 fn checksum(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("crc32c");
-    for size in SIZES {
-        let mut bytes = vec![0; size];
-        Random::new(1).fill(&mut bytes);
+    for size in [1 << 10, 16 << 10, 1 << 20] {
+        let bytes = random_bytes(size);
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
             bencher.iter(|| crc32c(black_box(&bytes)));
@@ -76,57 +35,70 @@ fn checksum(criterion: &mut Criterion) {
 
 fn batch_check(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch_check");
-    for size in SIZES {
-        let batch = batch(size);
+    for shape in SHAPES {
+        let batch = batch(shape);
         assert!(validate(&batch).is_ok(), "what is measured is the whole check");
         group.throughput(Throughput::Bytes(batch.len() as u64));
-        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+        group.bench_function(shape.name, |bencher| {
             bencher.iter(|| validate(black_box(&batch)).is_ok());
         });
     }
 }
 
-/// Parses the request and visits each of its partitions.
 fn produce_decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("produce_decode");
-    let visit = |version, body: &[u8]| {
-        let request = ProduceRequest::parse(version, body).expect("a valid request");
-        let partitions = request.topics().flat_map(|topic| topic.partitions());
-        partitions.map(|partition| partition.records.map_or(0, <[u8]>::len)).sum::<usize>()
-    };
     for version in PRODUCE_VERSIONS {
-        for size in [SIZES[0], SIZES[1]] {
-            let batch = batch(size);
-            let body = produce_body(version, &batch);
-            assert_eq!(visit(version, &body), PARTITIONS * batch.len());
+        for shape in SHAPES {
+            let batch = batch(shape);
+            let body = produce_body(version, &batch, PARTITIONS);
+            assert_eq!(visit_produce(version, &body), PARTITIONS * batch.len());
             group.throughput(Throughput::Bytes(body.len() as u64));
-            group.bench_function(BenchmarkId::new(format!("v{version}"), size), |bencher| {
-                bencher.iter(|| visit(version, black_box(&body)));
+            group.bench_function(BenchmarkId::new(format!("v{version}"), shape.name), |bencher| {
+                bencher.iter(|| visit_produce(version, black_box(&body)));
             });
         }
     }
 }
 
-/// Encodes all but the records into the buffers of the response before; the throughput is of the bytes encoded.
+/// The copies into the tail and the commit group; what the disk and the lane do behind them isn't timed.
+fn append(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("append");
+    for shape in SHAPES {
+        let batch = batch(shape);
+        let mut log = Log::filled(&batch, 3);
+        group.throughput(Throughput::Bytes(batch.len() as u64));
+        group.bench_function(shape.name, |bencher| {
+            bencher.iter_custom(|count| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..count {
+                    let started = Instant::now();
+                    log.append(black_box(&batch));
+                    taken += started.elapsed();
+                    log.settle();
+                }
+                taken
+            });
+        });
+    }
+}
+
+/// From an offset to the bytes of a plan, all in memory.
+fn find(criterion: &mut Criterion) {
+    let mut log = Log::filled(&batch(SHAPES[1]), 400);
+    let offset = Offset(log.end().0 - 1000);
+    criterion.bench_function("find/memory", |bencher| {
+        bencher.iter(|| {
+            let plan = log.plan(black_box(offset), 1).expect("memory has it");
+            log.release(plan);
+        });
+    });
+}
+
+/// Encodes all but the records; the throughput is of the bytes encoded.
 fn fetch_encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fetch_encode");
-    let encode = |reused, version, records_bytes| {
-        let head = FetchResponseHead { throttle_ms: 0, error: ErrorCode::None, session_id: 7 };
-        let mut response = FetchResponse::new(reused, version, CorrelationId(1), head, 1);
-        response.topic("topic", TopicId([5; 16]), PARTITIONS);
-        for partition in 0..PARTITIONS {
-            response.partition(&FetchPartitionResponse {
-                high_watermark: 1 << 40,
-                last_stable_offset: 1 << 40,
-                log_start_offset: 0,
-                records_bytes,
-                ..FetchPartitionResponse::failed(PartitionId(partition as i32), ErrorCode::None)
-            });
-        }
-        response.finish()
-    };
     for version in FETCH_VERSIONS {
-        let mut frame = encode(FetchFrame::default(), version, 1 << 20);
+        let mut frame = encode_fetch(FetchFrame::default(), version, PARTITIONS, 1 << 20);
         assert_eq!(
             (frame.holes.len(), frame.total_bytes),
             (PARTITIONS, frame.bytes.len() + (PARTITIONS << 20))
@@ -134,12 +106,31 @@ fn fetch_encode(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(frame.bytes.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(format!("v{version}")), |bencher| {
             bencher.iter(|| {
-                frame = encode(std::mem::take(&mut frame), version, black_box(1 << 20));
+                frame = encode_fetch(std::mem::take(&mut frame), version, PARTITIONS, black_box(1 << 20));
                 frame.total_bytes
             });
         });
     }
 }
 
-criterion_group!(hot_path, checksum, batch_check, produce_decode, fetch_encode);
+/// The records of a response: a plan and its bytes out of memory.
+fn fetch_fill(criterion: &mut Criterion) {
+    const BYTES: u64 = 256 << 10;
+    let mut log = Log::filled(&batch(SHAPES[1]), 400);
+    let offset = Offset(log.end().0 - 1000);
+    let mut out = Vec::new();
+    let mut group = criterion.benchmark_group("fetch_fill");
+    group.throughput(Throughput::Bytes(BYTES));
+    group.bench_function("memory", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            let mut plan = log.plan(black_box(offset), BYTES).expect("memory has it");
+            log.fill(&mut plan, &mut out);
+            log.release(plan);
+            out.len()
+        });
+    });
+}
+
+criterion_group!(hot_path, checksum, batch_check, produce_decode, append, find, fetch_encode, fetch_fill);
 criterion_main!(hot_path);

@@ -94,6 +94,9 @@ fn check(options: &ConsumeOptions) -> Result<(), Failure> {
     if options.groups == 0 {
         return Err(Failure::new("--groups: at least 1"));
     }
+    if options.to_end && options.again {
+        return Err(Failure::new("--again never comes to the end: leave --to-end out"));
+    }
     if options.partition_each && options.verify {
         let why = "several connections may read one partition, and each would be checked against the others";
         return Err(Failure::new(format!("--partition-each can't --verify: {why}")));
@@ -108,16 +111,17 @@ fn connect(options: &ConsumeOptions) -> Result<Fetcher, Failure> {
         options.partitions.map_or(leaders.0.len(), |count| leaders.0.len().min(count.max(0) as usize));
     let partitions: Vec<i32> = (0..count as i32).collect();
     let earliest = offsets_at_leaders(&leaders, &common.topic, &partitions, OFFSET_EARLIEST)?;
+    let latest = offsets_at_leaders(&leaders, &common.topic, &partitions, OFFSET_LATEST)?;
     let from = match options.from {
-        From::Beginning => earliest.clone(),
-        From::End => offsets_at_leaders(&leaders, &common.topic, &partitions, OFFSET_LATEST)?,
+        From::Beginning => &earliest,
+        From::End => &latest,
     };
     let readings: Vec<Reading> = partitions
         .iter()
         .map(|partition| Reading {
             partition: *partition,
             offset: from[partition],
-            end: None,
+            end: options.to_end.then(|| latest[partition]),
             again_from: options.again.then(|| earliest[partition]),
         })
         .collect();
@@ -136,7 +140,7 @@ fn connect(options: &ConsumeOptions) -> Result<Fetcher, Failure> {
 }
 
 fn read_until(fetcher: &mut Fetcher, window: &mut Window, until_ns: u64) -> Result<(), Failure> {
-    while fetcher.now_ns() < until_ns {
+    while fetcher.now_ns() < until_ns && !fetcher.is_done() {
         let wake_ns = until_ns.min(window.series.next_ns());
         fetcher.turn(wake_ns, &mut |now, event| window.see(now, &event))?;
         let now = fetcher.now_ns();
@@ -208,6 +212,7 @@ fn describe(options: &ConsumeOptions) -> serde_json::Value {
         "min_bytes": options.min_bytes,
         "max_wait_ms": options.max_wait_ms,
         "again": options.again,
+        "to_end": options.to_end,
         "groups": options.groups,
         "partition_each": options.partition_each,
     })

@@ -65,6 +65,7 @@ impl<'a> Load<'a> {
         let partitions_count = leaders.values().map(Vec::len).sum();
         let partitioning = preparation::partitioning(options, partitions_count);
         let producers = preparation::producers(options, leaders, &template, partitioning.as_ref(), client)?;
+        let producers_count = producers.len();
         let ring = Ring::kernel(&RingOptions { entries_count: 1024, ..RingOptions::default() })?;
         Ok(Self {
             options,
@@ -75,6 +76,7 @@ impl<'a> Load<'a> {
             demand: Demand {
                 in_flight_max: options.in_flight.max(1),
                 end_ns: 0,
+                requests_max: options.requests.map_or(u64::MAX, |sum| sum.div_ceil(producers_count as u64)),
                 is_numbered: options.verify
                     || options.stamp
                     || (options.keys.is_some() && options.partitioner != Some(Partitioner::Keyed)),
@@ -139,7 +141,9 @@ impl<'a> Load<'a> {
     }
 
     pub fn run_until(&mut self, until_ns: u64) -> Result<(), Failure> {
-        while self.ring.now().0 < until_ns {
+        while self.ring.now().0 < until_ns
+            && !self.producers.iter().all(|producer| producer.is_done(&self.demand))
+        {
             if self.producers.iter().all(|producer| producer.socket.is_none() && producer.retry_ns.is_none())
             {
                 // The last attempts to connect may still be under way.

@@ -86,6 +86,9 @@ pub struct ProduceOptions {
     pub arrivals: Arrivals,
     #[arg(long, value_enum, default_value_t = Acks::All)]
     pub acks: Acks,
+    /// End when each connection has got its share of so many answers, warm-up included, or at the window's end.
+    #[arg(long)]
+    pub requests: Option<u64>,
     /// Seed of the records' content and of Poisson arrivals.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -165,6 +168,9 @@ pub struct ConsumeOptions {
     /// Begin again at the log's start when its end is reached.
     #[arg(long)]
     pub again: bool,
+    /// Stop where the log ended when reading began, or at the window's end.
+    #[arg(long)]
+    pub to_end: bool,
     /// Check every batch's checksum, and every record's place, order and content.
     #[arg(long)]
     pub verify: bool,

@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::client::Client;
 use crate::frames::ProduceFrame;
 use crate::keys::Keys;
-use crate::options::{Acks, Partitioner, ProduceOptions};
+use crate::options::{Acks, Partitioner, ProduceOptions, Rate};
 use crate::partitioning::{KeyDistribution, Partitioning};
 use crate::producer::{Producer, shares};
 use crate::stamp::STAMP_BYTES;
@@ -32,6 +32,10 @@ pub fn check(options: &ProduceOptions) -> Result<(), Failure> {
         (
             options.partitioner.is_some() && options.partitions_per_request > 1,
             "--partitioner chooses one partition a request: leave --partitions-per-request out".to_string(),
+        ),
+        (
+            options.requests.is_some() && options.rate != Rate::Max,
+            "--requests needs --rate max: a schedule has an end of its own".to_string(),
         ),
         (
             options.idempotent && options.acks != Acks::All,

@@ -148,6 +148,7 @@ pub fn describe(options: &ProduceOptions) -> serde_json::Value {
         "key_distribution": format!("{:?}", options.key_distribution),
         "compression": options.compression.codec().name(),
         "idempotent": options.idempotent,
+        "requests": options.requests,
         "partitions_per_request": options.partitions_per_request,
         "arrivals": format!("{:?}", options.arrivals),
         "acks": options.acks.number(),

@@ -39,6 +39,8 @@ pub struct Demand {
     pub in_flight_max: usize,
     /// Nothing is sent that is meant for later.
     pub end_ns: u64,
+    /// Requests of each producer.
+    pub requests_max: u64,
     /// Number and stamp the records of each request.
     pub is_numbered: bool,
     /// Keep what was acknowledged.
@@ -62,8 +64,9 @@ pub struct Producer {
     pub identity: Option<(ProducerId, ProducerEpoch)>,
     frames: Vec<ProduceFrame>,
     next_frame: usize,
-    /// Requests made of each frame.
+    /// Requests made of each frame, and of all.
     requests: Vec<usize>,
+    requests_sum: u64,
     /// Base offsets answered, of each frame's partitions, request after request.
     acknowledged: Vec<Vec<i64>>,
     gathered: Vec<u8>,
@@ -90,6 +93,7 @@ impl Producer {
             frames,
             next_frame: 0,
             requests: vec![0; count],
+            requests_sum: 0,
             acknowledged: vec![Vec::new(); count],
             gathered: Vec::new(),
             next_correlation_id: 0,
@@ -103,10 +107,17 @@ impl Producer {
 
     /// When it could send next; `None` while it waits for the broker.
     pub fn next_send_ns(&self, now_ns: u64, demand: &Demand) -> Option<u64> {
-        let is_held =
-            self.socket.is_none() || self.is_sending || self.in_flight.len() >= demand.in_flight_max;
+        let is_held = self.socket.is_none()
+            || self.is_sending
+            || self.in_flight.len() >= demand.in_flight_max
+            || self.requests_sum >= demand.requests_max;
         let next_ns = self.schedule.next_ns(now_ns);
         (!is_held && next_ns < demand.end_ns).then_some(next_ns)
+    }
+
+    /// It has made all its requests and got their answers.
+    pub fn is_done(&self, demand: &Demand) -> bool {
+        self.requests_sum >= demand.requests_max && self.in_flight.is_empty()
     }
 
     /// What is due now, as one buffer to send; `lag` is told how late each request is by our own fault.
@@ -156,6 +167,7 @@ impl Producer {
         frame.set_correlation_id(correlation_id);
         let request = self.requests[index];
         self.requests[index] += 1;
+        self.requests_sum += 1;
         let first_number = (request * template.records_count()) as u64;
         let patch = Patch {
             number: demand.is_numbered.then_some((first_number, intended_ns)),

@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use crate::metrics::Cells;
 use crate::metrics::directory::DirectoryCells;
 use crate::metrics::inventory::{Kind, METRICS};
+use crate::metrics::tally::FAMILIES;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -47,6 +48,16 @@ impl Collector for Shards {
                 match described.kind {
                     Kind::Counter => ConstCounter::new(value).encode(family)?,
                     Kind::Gauge => ConstGauge::new(value as i64).encode(family)?,
+                }
+            }
+        }
+        for tallied in &FAMILIES {
+            let mut family =
+                encoder.encode_descriptor(tallied.name, tallied.help, None, MetricType::Counter)?;
+            for (shard, cells) in self.0.iter().enumerate() {
+                for (tally, name) in tallied.tallies {
+                    let labels = [("shard", shard.to_string()), (tallied.label, (*name).to_owned())];
+                    ConstCounter::new(cells.tallied(*tally)).encode(family.encode_family(&labels)?)?;
                 }
             }
         }
@@ -141,11 +152,13 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text takes everything");
         let mut described: Vec<&str> = text.lines().filter(|line| line.starts_with("# HELP")).collect();
-        assert_eq!(described.len(), METRICS.len() + DIRECTORY_NUMBERS.len());
+        let expected = METRICS.len() + FAMILIES.len() + DIRECTORY_NUMBERS.len();
+        assert_eq!(described.len(), expected);
         described.dedup();
-        assert_eq!(described.len(), METRICS.len() + DIRECTORY_NUMBERS.len());
+        assert_eq!(described.len(), expected);
         for line in [
             r#"corelane_shard_turns_total{shard="1"} 0"#,
+            r#"corelane_copied_bytes_total{shard="1",copy="tail"} 0"#,
             r#"corelane_log_dir_oldest_operation_ms{directory="/a"} 7"#,
             r#"corelane_log_dir_state_number{directory="/b"} 3"#,
         ] {

@@ -22,6 +22,7 @@ use super::touched::Touched;
 use crate::base::checksum::RunningCrc32c;
 use crate::base::copy::copy_past_cache;
 use crate::base::ids::Offset;
+use crate::metrics::tally::{Tally, copied};
 use crate::ring::{FileId, IoBuffer};
 
 /// A file's rest below this is left unused and the next file begun.
@@ -510,6 +511,7 @@ impl Payload<'_> {
             self.checksum.update(step);
             let (to, left) = std::mem::take(&mut self.left).split_at_mut(step.len());
             copy_past_cache(to, step);
+            copied(Tally::CopyJournal, step.len());
             self.left = left;
         }
     }

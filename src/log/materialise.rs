@@ -29,6 +29,7 @@ use super::partition_log::PartitionLog;
 use super::place::Place;
 use super::segment::partitions_dir;
 use crate::base::slab::Key;
+use crate::metrics::tally;
 use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring, WriteMode};
 
 /// Extents: large enough to be read back cheaply, small enough for a staging buffer.
@@ -404,6 +405,7 @@ impl Lane {
         let bytes = (end - block) as usize;
         let copied = partition.tail.copy(written, &mut buffer[head_bytes..bytes]);
         assert_eq!(copied, bytes - head_bytes, "unwritten bytes are in memory");
+        tally::copied(tally::Tally::CopyStaging, bytes);
         let write_bytes = (end_block - block) as usize;
         buffer[bytes..write_bytes].fill(0);
         ring.write(self.jobs.token(key), file, block, buffer, 0..write_bytes, WriteMode::Plain);

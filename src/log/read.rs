@@ -28,6 +28,7 @@ use super::segment::VerifiedRun;
 use crate::base::checksum::crc32c;
 use crate::base::ids::Offset;
 use crate::base::slab::Key;
+use crate::metrics::tally;
 use crate::protocol::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
 use crate::ring::{FileId, FilePiece, IoBuffer, IoError, OpenMode, Ring};
 
@@ -234,6 +235,7 @@ impl Lane {
             let copied = partition.tail.copy_to(place, bytes as usize, out);
             assert_eq!(copied as u64, bytes, "what lies behind a batch in memory is in memory");
             self.stats.tail_read_bytes += bytes;
+            tally::copied(tally::Tally::CopyTailRead, copied);
             plan.advance(bytes);
             return Resolved::Copied(copied);
         }

@@ -14,6 +14,7 @@ use super::options::LogId;
 use super::place::Place;
 use crate::base::copy::copy_past_cache;
 use crate::base::ids::Offset;
+use crate::metrics::tally::{Tally, copied};
 use crate::protocol::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::ring::{BufferPiece, PIECES_COUNT_MAX};
 
@@ -242,6 +243,7 @@ impl Tail {
             } else {
                 to.copy_from_slice(&bytes[..step])
             }
+            copied(Tally::CopyTail, step);
             block.len += step;
             block.batch_end = block.batch_end.max(block.end());
             bytes = &bytes[step..];

@@ -5,6 +5,7 @@
 //! its pages are committed by the kernel as bytes arrive, so a peer that announces 100 MiB and sends ten
 //! bytes costs ten bytes.
 
+use crate::metrics::tally::{Tally, copied};
 use crate::protocol::frame::{FrameError, LENGTH_BYTES, Split, split};
 
 /// What to do after a frame was handled.
@@ -94,6 +95,7 @@ impl Inbound {
             };
             self.make_room(need_bytes.max(rest.len()), buffers);
             self.pending.extend_from_slice(rest);
+            copied(Tally::CopyFrame, rest.len());
         }
         Ok(flow)
     }
@@ -129,6 +131,7 @@ impl Inbound {
             let (taken, rest) = bytes.split_at(missing_bytes.min(bytes.len()));
             self.make_room(missing_bytes, buffers);
             self.pending.extend_from_slice(taken);
+            copied(Tally::CopyFrame, taken.len());
             bytes = rest;
         }
         Ok(Some(bytes))
@@ -138,6 +141,7 @@ impl Inbound {
     pub fn keep(&mut self, bytes: &[u8], buffers: &mut FrameBuffers) {
         self.make_room(bytes.len(), buffers);
         self.pending.extend_from_slice(bytes);
+        copied(Tally::CopyFrame, bytes.len());
     }
 
     /// Grows by doubling, but never beyond what a frame needs by more than that.
@@ -147,6 +151,7 @@ impl Inbound {
         }
         let unhandled = &self.pending[self.from..];
         let need_bytes = unhandled.len() + bytes;
+        copied(Tally::CopyFrameGrown, unhandled.len());
         if need_bytes <= self.pending.capacity() {
             self.pending.drain(..self.from);
         } else {

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::metrics::tally::{Tally, copied};
+
 /// The place of a request's response in its connection's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn(u64);
@@ -89,6 +91,7 @@ impl<S> Outbound<S> {
                 *out = response;
             } else {
                 out.extend_from_slice(&response);
+                copied(Tally::CopySend, response.len());
             }
         }
         match self.slots.front_mut() {

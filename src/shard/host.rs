@@ -123,5 +123,6 @@ impl Shard {
         cells.set(Metric::CleanerUncleanable, compaction.uncleanable);
         cells.set(Metric::CleanerMaxDirty, compaction.max_dirty_percent);
         cells.set(Metric::CleanerMapBytes, compaction.map_bytes);
+        cells.set_tallies();
     }
 }

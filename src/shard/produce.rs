@@ -9,6 +9,7 @@ use crate::api::produce::{self, Accepted, ProduceError, ProducePart, ProduceStat
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::slab::Key;
 use crate::log::{LaneEvent, LogId};
+use crate::metrics::tally::{Tally, copied};
 use crate::net::outbound::Turn;
 use crate::partition::Partition;
 use crate::partition::append::AppendRefusal;
@@ -80,6 +81,7 @@ impl Core {
         match self.owner(target) {
             Some(owner) if owner != self.id => {
                 let command = PartitionCommand::Append { batch: batch.to_vec(), append: options };
+                copied(Tally::CopyOtherShard, batch.len());
                 let epoch = self.metadata.catalog.epoch();
                 self.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
             }

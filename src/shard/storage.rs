@@ -14,6 +14,7 @@ use crate::log::{
     AppendError, Awaited, Lane, LaneEvent, LogId, PartitionSettings, Plan, Resolved, Sink, Window,
 };
 use crate::metrics::directory::DirectoryState;
+use crate::metrics::tally::{Tally, copied};
 use crate::partition::Partition;
 use crate::partition::append::{AppendRefusal, Verdict};
 use crate::partition::topic_config::TimestampType;
@@ -360,6 +361,7 @@ impl Storage {
     /// Behind the batch that is with the worker, so that the partition keeps its order.
     fn wait_behind_worker(&mut self, stalled: Stalled) {
         self.rewriting_bytes += stalled.batch.len();
+        copied(Tally::CopyKept, stalled.batch.len());
         self.rewriting.entry(stalled.target).or_default().push_back(stalled);
     }
 
@@ -373,6 +375,7 @@ impl Storage {
         rewrite: Rewrite,
     ) {
         self.stalled[lane].push_back(Stalled { target, batch: batch.to_vec(), options, reply_to, rewrite });
+        copied(Tally::CopyKept, batch.len());
     }
 
     fn append_now(
@@ -433,6 +436,7 @@ impl Storage {
                 let stamped = (partition.config.timestamp_type == TimestampType::LogAppendTime).then(|| {
                     outcome.log_append_time_ms = wall.0;
                     let mut bytes = batch.to_vec();
+                    copied(Tally::CopyKept, batch.len());
                     record_batch::set_log_append_time(&mut bytes, wall);
                     bytes
                 });
@@ -481,6 +485,7 @@ impl Storage {
         let rewrite = Rewrite::Wanted;
         queue.push_front(Stalled { target, batch: Vec::new(), options, reply_to, rewrite });
         self.worker.send(Job { shard: self.shard, target, batch: batch.to_vec(), chore });
+        copied(Tally::CopyKept, batch.len());
     }
 
     /// Appends what the worker sent back, and what waited behind it as far as it goes.
@@ -658,6 +663,7 @@ impl Storage {
             PlanState::Reading(mut plan) => {
                 if let Some(window) = &window {
                     out.extend_from_slice(&window.buffer[window.range.clone()]);
+                    copied(Tally::CopyDiskRead, window.range.len());
                     plan.advance_window(window);
                 }
                 *state = PlanState::Ready(plan);

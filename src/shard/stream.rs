@@ -14,6 +14,7 @@ use super::storage::PlanOwner;
 use super::{Core, Shard};
 use crate::base::slab::Key;
 use crate::log::{Resolved, Sink};
+use crate::metrics::tally::{Tally, copied};
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::fetch_response::{FetchFrame, Hole};
 use crate::ring::{FilePiece, Ring};
@@ -101,6 +102,7 @@ impl Core {
             let stream = self.stream_mut(request).expect("a streaming request has its stream");
             let piece_end = stream.holes.front().map_or(stream.frame.len(), |(hole, _)| hole.at);
             out.extend_from_slice(&stream.frame[stream.frame_sent..piece_end]);
+            copied(Tally::CopySend, piece_end - stream.frame_sent);
             stream.frame_sent = piece_end;
             let Some((hole, plan)) = stream.holes.front_mut() else {
                 let done = self.requests.remove(request);
@@ -133,6 +135,7 @@ impl Core {
                     }
                     StreamWindow::Copied(bytes) => {
                         out.extend_from_slice(&bytes);
+                        copied(Tally::CopySend, bytes.len());
                         self.spare.give(bytes);
                     }
                 }

@@ -37,6 +37,16 @@ fn every_group_reads_everything() {
 }
 
 #[test]
+fn a_reader_stops_at_the_end() {
+    let (_dir, broker, per_partition) = written();
+    let arguments = ["consume", "--bootstrap", &broker.address, "--quiet", "--warmup-seconds", "0"];
+    let outcome = load(&[&arguments[..], &["--seconds", "60", "--to-end"]].concat());
+    assert!(outcome.is_valid(), "{}", outcome.said);
+    assert_eq!(outcome.number("/records"), 4.0 * per_partition);
+    assert!(outcome.number("/seconds") < 60.0);
+}
+
+#[test]
 fn a_thousand_connections_wait_for_one_partition_each() {
     let (_dir, broker, per_partition) = written();
     let arguments = format!(
@@ -65,6 +75,7 @@ fn a_thousand_connections_wait_for_one_partition_each() {
 fn what_can_not_be_is_refused() {
     for (arguments, word) in [
         (&["--groups", "0"][..], "--groups: at least 1"),
+        (&["--again", "--to-end"], "leave --to-end out"),
         (&["--partition-each", "--verify"], "--partition-each can't --verify"),
     ] {
         let said = refused(&mut command(&[&["consume"], arguments].concat()));

@@ -57,6 +57,18 @@ fn partitions_get_what_their_keys_bring() {
 }
 
 #[test]
+fn requests_are_counted_out() {
+    let (_dir, broker) = broker();
+    let size = ["--requests", "400", "--connections", "4", "--batch-records", "1", "--seconds", "60"];
+    let outcome = load(
+        &[&["produce", "--bootstrap", &broker.address, "--quiet", "--warmup-seconds", "0"], &size[..]]
+            .concat(),
+    );
+    assert_eq!(outcome.number("/requests"), 400.0, "{}", outcome.said);
+    assert!(outcome.number("/seconds") < 60.0);
+}
+
+#[test]
 fn what_can_not_be_is_refused() {
     for (arguments, word) in [
         (&["--record-bytes", "27"][..], "--record-bytes: at least 28"),
@@ -64,6 +76,7 @@ fn what_can_not_be_is_refused() {
         (&["--partitioner", "sticky", "--keys", "5"], "leave --keys out"),
         (&["--keys", "5", "--key-distribution", "zipf:1"], "needs --partitioner keyed"),
         (&["--partitioner", "sticky", "--partitions-per-request", "2"], "one partition a request"),
+        (&["--requests", "5", "--rate", "10"], "--requests needs --rate max"),
         (&["--idempotent", "--acks", "1"], "needs --acks all"),
         (&["--idempotent", "--reconnect"], "can't --reconnect"),
         (&["--compression", "lz4", "--verify"], "can't --verify"),

@@ -36,6 +36,7 @@ use super::{
 };
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::base::slab::{Key, Slab};
+use crate::metrics::tally::{Tally, called};
 pub use send_file::CachedDescriptor;
 pub use wake::KernelWaker;
 
@@ -311,6 +312,7 @@ impl KernelRing {
     }
 
     fn enter(&mut self, wait: Wait) {
+        called(Tally::CallEnter);
         let result = match wait {
             Wait::No => {
                 let queued = self.ring.submission().len();
@@ -355,6 +357,7 @@ impl KernelRing {
                 return;
             }
             let queued = self.ring.submission().len();
+            called(Tally::CallEnter);
             check_enter(submit_and_collect(&self.ring, queued));
             // Makes room in the completion queue, without which the kernel may take no more.
             self.reap();
@@ -380,6 +383,7 @@ impl KernelRing {
         let (queued, overflow) = (submission.len(), submission.cq_overflow());
         drop(submission);
         if queued > 0 || overflow {
+            called(Tally::CallEnter);
             check_enter(submit_and_collect(&self.flush_ring, queued));
         }
         if self.flushes_in_flight > 0 && !self.flush_poll_armed {

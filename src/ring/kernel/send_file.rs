@@ -11,6 +11,7 @@ use io_uring::{opcode, types::Fd};
 use nix::errno::Errno;
 
 use super::{KernelRing, Operation, io_error};
+use crate::metrics::tally::{Tally, called};
 use crate::ring::shared_file::{FilePiece, SharedFile, SharedFileKind};
 use crate::ring::{Completion, FileId, IoError, SocketId, Token};
 
@@ -35,6 +36,7 @@ impl CachedDescriptor {
     }
 
     pub fn peek(&self, position: u64, out: &mut [u8]) -> usize {
+        called(Tally::CallPeek);
         let memory = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
         // SAFETY: the memory is borrowed for as long as the call takes.
         let read = unsafe {
@@ -101,6 +103,7 @@ impl SendingFile {
         set_blocking(socket, false)?;
         let result = loop {
             let mut position = self.piece.position as i64;
+            called(Tally::CallSendFile);
             // SAFETY: both descriptors are open for the call, the position is this frame's.
             let sent =
                 unsafe { libc::sendfile(socket, file.0.as_raw_fd(), &raw mut position, self.piece.bytes) };
@@ -129,6 +132,7 @@ impl SendingFile {
 /// Sockets of the ring have no other status flag.
 fn set_blocking(socket: RawFd, blocking: bool) -> Result<(), IoError> {
     let flags = if blocking { 0 } else { libc::O_NONBLOCK };
+    called(Tally::CallFcntl);
     // SAFETY: passes no memory; the socket is open.
     match unsafe { libc::fcntl(socket, libc::F_SETFL, flags) } {
         0 => Ok(()),

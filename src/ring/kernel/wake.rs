@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::metrics::tally::{Tally, called};
+
 const AWAKE: u8 = 0;
 const ASLEEP: u8 = 1;
 const WOKEN: u8 = 2;
@@ -65,6 +67,7 @@ impl WakeState {
     }
 
     fn end_sleep(&self) {
+        called(Tally::CallWake);
         // The counter would have to reach 2^64 - 1 to refuse; each write adds one.
         self.eventfd.write(1).expect("an eventfd far from its limit takes a write");
     }
