@@ -266,25 +266,34 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     check_comparison();
-    let counted = toolchain().and_then(|toolchain| Ok((toolchain, instructions()?)));
-    let (toolchain, found) = match counted {
-        Ok(counted) => counted,
-        Err(why) => return skipped(&format!("instructions can't be counted here: {why}")),
-    };
-    if has("--write") {
+    match guard(has("--write")) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("SKIPPED: the guard of instructions. {why}\nTo record figures: `{WRITE_COMMAND}`");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Counts and compares, or writes; or says why that can't be here.
+fn guard(writes: bool) -> Result<ExitCode, String> {
+    let toolchain = toolchain()?;
+    if writes {
+        let found = instructions()?;
         println!("{found:#?}");
         write(toolchain, found);
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
-    let Some(recorded) = read().remove(PROFILE) else {
-        return skipped(&format!("benches/instructions.toml has no figures of the {PROFILE} profile"));
-    };
+    let recorded = read().remove(PROFILE);
+    let recorded =
+        recorded.ok_or(format!("benches/instructions.toml has no figures of the {PROFILE} profile"))?;
     if recorded.toolchain != toolchain {
-        return skipped(&format!(
+        return Err(format!(
             "figures were recorded with\n  {}\nand this is\n  {toolchain}",
             recorded.toolchain
         ));
     }
+    let found = instructions()?;
     let verdict = compare(&recorded.instructions, &found);
     println!("instructions, {PROFILE} profile:\n{}", verdict.table);
     if !verdict.shrunk.is_empty() {
@@ -294,17 +303,12 @@ fn main() -> ExitCode {
         );
     }
     if verdict.grown.is_empty() {
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
     eprintln!(
         "FAILED: more instructions than benches/instructions.toml has, by over {GROWTH_PERCENT_MAX} %:\n{}\n\
          Where the change is worth that, say so and write the new figures: `{WRITE_COMMAND}`",
         verdict.grown.join("\n")
     );
-    ExitCode::FAILURE
-}
-
-fn skipped(why: &str) -> ExitCode {
-    eprintln!("SKIPPED: the guard of instructions. {why}\nTo record figures: `{WRITE_COMMAND}`");
-    ExitCode::SUCCESS
+    Ok(ExitCode::FAILURE)
 }
