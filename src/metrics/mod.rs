@@ -7,27 +7,34 @@
 
 pub mod directory;
 pub mod inventory;
+pub mod slow;
+pub mod stages;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use inventory::{METRICS, Metric};
+use stages::StageCells;
 
 /// One shard's cells, on cache lines of their own.
 #[repr(align(128))]
-pub struct Cells([AtomicU64; METRICS.len()]);
+pub struct Cells {
+    numbers: [AtomicU64; METRICS.len()],
+    pub stages: StageCells,
+}
 
 impl Cells {
     /// Cells that live as long as the process: they are made once per shard.
     pub fn leaked() -> &'static Self {
-        Box::leak(Box::new(Self(std::array::from_fn(|_| AtomicU64::new(0)))))
+        let numbers = std::array::from_fn(|_| AtomicU64::new(0));
+        Box::leak(Box::new(Self { numbers, stages: StageCells::new() }))
     }
 
     /// Called by the cell's one writer: the owning shard, for `WatchdogWakes` the watchdog.
     pub fn set(&self, metric: Metric, value: u64) {
-        self.0[metric as usize].store(value, Ordering::Relaxed);
+        self.numbers[metric as usize].store(value, Ordering::Relaxed);
     }
 
     pub fn get(&self, metric: Metric) -> u64 {
-        self.0[metric as usize].load(Ordering::Relaxed)
+        self.numbers[metric as usize].load(Ordering::Relaxed)
     }
 }
