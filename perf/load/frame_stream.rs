@@ -1,5 +1,6 @@
 //! Frame stream: whole answers out of received bytes.
 
+use corelane::base::ids::MonotonicNs;
 use corelane::net::inbound::{Flow, FrameBuffers, Inbound};
 use corelane::protocol::frame::FrameError;
 
@@ -21,11 +22,12 @@ impl FrameStream {
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut outcome = Ok(());
-        let handle = |frame: &[u8]| {
+        let handle = |frame: &[u8], _| {
             outcome = each(frame);
             if outcome.is_ok() { Flow::Continue } else { Flow::Pause }
         };
-        self.inbound.push(bytes, &mut self.buffers, |_| ANSWER_BYTES_MAX, handle)?;
+        let now = MonotonicNs::default();
+        self.inbound.push(bytes, now, &mut self.buffers, |_| ANSWER_BYTES_MAX, handle)?;
         outcome
     }
 }

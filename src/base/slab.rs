@@ -8,6 +8,9 @@ pub struct Key {
 }
 
 impl Key {
+    /// Of nothing: no value ever has it.
+    pub const NONE: Self = Self { index: u32::MAX, generation: u32::MAX };
+
     /// 56 bits: 28 of index, 28 of generation. Fits the value of a ring token.
     pub fn to_u56(self) -> u64 {
         debug_assert!(self.index < 1 << 28);

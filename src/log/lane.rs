@@ -414,6 +414,12 @@ impl Lane {
         self.fenced.as_deref()
     }
 
+    /// When the newest commit group was begun. Until `turn` is called next, it's the one that was made durable
+    /// last.
+    pub fn group_begun(&self) -> MonotonicNs {
+        self.cycle.last_group
+    }
+
     /// A commit group was begun within the last `ms`: somebody is being served.
     pub fn is_committing(&self, ms: u64) -> bool {
         self.now.ms_since(self.cycle.last_group) < ms

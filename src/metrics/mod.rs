@@ -7,36 +7,41 @@
 
 pub mod directory;
 pub mod inventory;
+pub mod slow;
+pub mod stages;
 pub mod tally;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use inventory::{METRICS, Metric};
+use stages::StageCells;
 use tally::{TALLIES_COUNT, Tally};
 
 /// One shard's cells, on cache lines of their own.
 #[repr(align(128))]
 pub struct Cells {
-    metrics: [AtomicU64; METRICS.len()],
+    numbers: [AtomicU64; METRICS.len()],
     tallies: [AtomicU64; TALLIES_COUNT],
+    pub stages: StageCells,
 }
 
 impl Cells {
     /// Cells that live as long as the process: they are made once per shard.
     pub fn leaked() -> &'static Self {
         Box::leak(Box::new(Self {
-            metrics: std::array::from_fn(|_| AtomicU64::new(0)),
+            numbers: std::array::from_fn(|_| AtomicU64::new(0)),
             tallies: std::array::from_fn(|_| AtomicU64::new(0)),
+            stages: StageCells::new(),
         }))
     }
 
     /// Called by the cell's one writer: the owning shard, for `WatchdogWakes` the watchdog.
     pub fn set(&self, metric: Metric, value: u64) {
-        self.metrics[metric as usize].store(value, Ordering::Relaxed);
+        self.numbers[metric as usize].store(value, Ordering::Relaxed);
     }
 
     pub fn get(&self, metric: Metric) -> u64 {
-        self.metrics[metric as usize].load(Ordering::Relaxed)
+        self.numbers[metric as usize].load(Ordering::Relaxed)
     }
 
     /// What the calling thread, which is the shard's, has tallied so far.

@@ -45,6 +45,8 @@ pub struct Connection<S> {
     pub paused: bool,
     /// Nothing more is read; it closes once what is ready was sent.
     pub closing: bool,
+    /// As its first Produce or Fetch said, cut where it's very long.
+    pub client_id: String,
     /// Last time a byte came or a send completed.
     pub active_at: MonotonicNs,
 }
@@ -63,6 +65,7 @@ impl<S> Connection<S> {
             large: false,
             paused: false,
             closing: false,
+            client_id: String::new(),
             active_at: now,
         }
     }

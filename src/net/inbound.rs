@@ -5,6 +5,7 @@
 //! its pages are committed by the kernel as bytes arrive, so a peer that announces 100 MiB and sends ten
 //! bytes costs ten bytes.
 
+use crate::base::ids::MonotonicNs;
 use crate::metrics::tally::{Tally, copied};
 use crate::protocol::frame::{FrameError, LENGTH_BYTES, Split, split};
 
@@ -23,6 +24,8 @@ pub struct Inbound {
     pending: Vec<u8>,
     /// Bytes at the front of `pending` that were handled.
     from: usize,
+    /// When the oldest byte of `pending` came.
+    since: MonotonicNs,
 }
 
 /// A connection between frames keeps a buffer of this size at most; larger ones go back to the shard's.
@@ -62,13 +65,15 @@ impl FrameBuffers {
 }
 
 impl Inbound {
-    /// Handles every whole frame in what is pending and `bytes`.
+    /// Handles every whole frame in what is pending and `bytes`, which came `now`. The handler is told when a
+    /// frame's first byte came.
     pub fn push(
         &mut self,
         mut bytes: &[u8],
+        now: MonotonicNs,
         buffers: &mut FrameBuffers,
         limit_bytes: impl Fn(&[u8]) -> usize,
-        mut handle: impl FnMut(&[u8]) -> Flow,
+        mut handle: impl FnMut(&[u8], MonotonicNs) -> Flow,
     ) -> Result<Flow, FrameError> {
         if self.pending_bytes() > 0 {
             bytes = match self.top_up(bytes, buffers, &limit_bytes)? {
@@ -77,16 +82,17 @@ impl Inbound {
             };
             // Taken out, so that a frame may be handled while it is borrowed.
             let pending = std::mem::take(&mut self.pending);
-            let handled = handle_all(&pending[self.from..], &limit_bytes, &mut handle);
+            let since = self.since;
+            let handled = handle_all(&pending[self.from..], &limit_bytes, &mut |frame| handle(frame, since));
             self.pending = pending;
             let (handled_bytes, flow) = handled?;
             self.drop_handled(handled_bytes, buffers);
             if flow == Flow::Pause || self.pending_bytes() > 0 {
-                self.keep(bytes, buffers);
+                self.keep(bytes, now, buffers);
                 return Ok(flow);
             }
         }
-        let (handled_bytes, flow) = handle_all(bytes, &limit_bytes, &mut handle)?;
+        let (handled_bytes, flow) = handle_all(bytes, &limit_bytes, &mut |frame| handle(frame, now))?;
         let rest = &bytes[handled_bytes..];
         if !rest.is_empty() {
             let need_bytes = match split(rest, limit_bytes(rest))? {
@@ -96,6 +102,7 @@ impl Inbound {
             self.make_room(need_bytes.max(rest.len()), buffers);
             self.pending.extend_from_slice(rest);
             copied(Tally::CopyFrame, rest.len());
+            self.since = now;
         }
         Ok(flow)
     }
@@ -138,7 +145,10 @@ impl Inbound {
     }
 
     /// Keeps bytes that came while the connection was paused.
-    pub fn keep(&mut self, bytes: &[u8], buffers: &mut FrameBuffers) {
+    pub fn keep(&mut self, bytes: &[u8], now: MonotonicNs, buffers: &mut FrameBuffers) {
+        if self.pending_bytes() == 0 {
+            self.since = now;
+        }
         self.make_room(bytes.len(), buffers);
         self.pending.extend_from_slice(bytes);
         copied(Tally::CopyFrame, bytes.len());
@@ -237,9 +247,10 @@ mod tests {
                 let end = (at + random.below(400) as usize).min(stream.len());
                 let flow = inbound.push(
                     &stream[at..end],
+                    MonotonicNs(0),
                     &mut buffers,
                     |_| 1000,
-                    |frame| {
+                    |frame, _| {
                         got.push(frame.to_vec());
                         if random.chance(1, 3) { Flow::Pause } else { Flow::Continue }
                     },
@@ -258,7 +269,8 @@ mod tests {
         let mut first = None;
         for _ in 0..3 {
             for piece in large.chunks(65_536) {
-                let flow = inbound.push(piece, &mut buffers, |_| 1 << 20, |_| Flow::Continue);
+                let flow =
+                    inbound.push(piece, MonotonicNs(0), &mut buffers, |_| 1 << 20, |_, _| Flow::Continue);
                 assert_eq!(flow.ok(), Some(Flow::Continue));
             }
             assert_eq!(inbound.pending.capacity(), 0, "between frames nothing large is kept");
@@ -273,10 +285,28 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_as_old_as_its_first_byte() {
+        let (mut inbound, mut buffers) = (Inbound::default(), FrameBuffers::default());
+        let stream = [frame(&[1; 10]), frame(&[2; 20]), frame(&[3; 30])].concat();
+        let mut came = Vec::new();
+        // The first frame comes in one piece, the second in two, and the first byte of the third while paused.
+        for (at, range) in [(1, 0..16), (2, 16..39), (3, 39..72)] {
+            let handle = |frame: &[u8], since: MonotonicNs| {
+                came.push((frame.len(), since.0));
+                if frame.len() == 20 { Flow::Pause } else { Flow::Continue }
+            };
+            let flow = inbound.push(&stream[range], MonotonicNs(at), &mut buffers, |_| 1000, handle);
+            assert_eq!(flow.is_ok_and(|flow| flow == Flow::Pause), at == 2);
+        }
+        assert_eq!(came, [(10, 1), (20, 1), (30, 2)]);
+    }
+
+    #[test]
     fn an_announced_length_commits_no_memory() {
         let (mut inbound, mut buffers) = (Inbound::default(), FrameBuffers::default());
         let announced = (90u32 << 20).to_be_bytes();
-        let flow = inbound.push(&announced, &mut buffers, |_| 100 << 20, |_| Flow::Continue);
+        let flow =
+            inbound.push(&announced, MonotonicNs(0), &mut buffers, |_| 100 << 20, |_, _| Flow::Continue);
         assert_eq!(flow.ok(), Some(Flow::Continue));
         assert_eq!(inbound.pending_bytes(), 4);
     }

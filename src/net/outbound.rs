@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::base::slab::Key;
 use crate::metrics::tally::{Tally, copied};
 
 /// The place of a request's response in its connection's order.
@@ -31,42 +32,52 @@ pub enum Next<'a, S> {
     Stream(&'a mut S),
 }
 
+/// A request that was taken in and whose response hasn't left.
+#[derive(Debug)]
+struct Place<S> {
+    cost_bytes: usize,
+    /// By which its time is measured, if it is.
+    trace: Key,
+    slot: Slot<S>,
+}
+
 /// `S` names a stream to whoever fills it.
 #[derive(Debug)]
 pub struct Outbound<S> {
-    /// Each with the cost of its request.
-    slots: VecDeque<(usize, Slot<S>)>,
-    /// The turn of the first slot.
+    places: VecDeque<Place<S>>,
+    /// Traces of the responses that were taken and haven't left yet, as far as anybody knows.
+    taken: Vec<Key>,
+    /// The turn of the first place.
     first: u64,
-    /// Of all slots.
+    /// Of all places.
     cost_bytes: usize,
 }
 
 impl<S> Default for Outbound<S> {
     fn default() -> Self {
-        Self { slots: VecDeque::new(), first: 0, cost_bytes: 0 }
+        Self { places: VecDeque::new(), taken: Vec::new(), first: 0, cost_bytes: 0 }
     }
 }
 
 impl<S> Outbound<S> {
     /// Opens a place at the end of the order, for a request that takes about `cost_bytes` of memory.
-    pub fn open(&mut self, cost_bytes: usize) -> Turn {
+    pub fn open(&mut self, cost_bytes: usize, trace: Key) -> Turn {
         self.cost_bytes += cost_bytes;
-        self.slots.push_back((cost_bytes, Slot::Waiting));
-        Turn(self.first + self.slots.len() as u64 - 1)
+        self.places.push_back(Place { cost_bytes, trace, slot: Slot::Waiting });
+        Turn(self.first + self.places.len() as u64 - 1)
     }
 
     /// Gives up the place opened last: its request turned out not to be one.
     pub fn withdraw(&mut self, turn: Turn) {
-        assert_eq!(turn.0, self.first + self.slots.len() as u64 - 1, "only the newest place is given up");
-        if let Some((cost_bytes, _)) = self.slots.pop_back() {
-            self.cost_bytes -= cost_bytes;
+        assert_eq!(turn.0, self.first + self.places.len() as u64 - 1, "only the newest place is given up");
+        if let Some(place) = self.places.pop_back() {
+            self.cost_bytes -= place.cost_bytes;
         }
     }
 
     fn slot(&mut self, turn: Turn) -> &mut Slot<S> {
         let index = turn.0.checked_sub(self.first).expect("a turn is answered once");
-        let (_, slot) = self.slots.get_mut(index as usize).expect("a turn was opened");
+        let Place { slot, .. } = self.places.get_mut(index as usize).expect("a turn was opened");
         assert!(matches!(slot, Slot::Waiting), "a turn is answered once");
         slot
     }
@@ -82,7 +93,8 @@ impl<S> Outbound<S> {
     /// Moves whole responses at the head of the order into `out` until it holds `bytes_max` or
     /// more; stops before a stream or one that waits.
     pub fn take(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Next<'_, S> {
-        while out.len() < bytes_max && matches!(self.slots.front(), Some((_, Slot::Ready(_)))) {
+        while out.len() < bytes_max && matches!(self.places.front(), Some(Place { slot: Slot::Ready(_), .. }))
+        {
             let Some(Slot::Ready(response)) = self.pop() else { unreachable!("matched above") };
             if response.is_empty() {
                 continue;
@@ -94,8 +106,8 @@ impl<S> Outbound<S> {
                 copied(Tally::CopySend, response.len());
             }
         }
-        match self.slots.front_mut() {
-            Some((_, Slot::Stream(stream))) => Next::Stream(stream),
+        match self.places.front_mut() {
+            Some(Place { slot: Slot::Stream(stream), .. }) => Next::Stream(stream),
             _ => Next::Nothing,
         }
     }
@@ -107,19 +119,22 @@ impl<S> Outbound<S> {
     }
 
     fn pop(&mut self) -> Option<Slot<S>> {
-        let (cost_bytes, slot) = self.slots.pop_front()?;
-        self.cost_bytes -= cost_bytes;
+        let place = self.places.pop_front()?;
+        self.cost_bytes -= place.cost_bytes;
         self.first += 1;
-        Some(slot)
+        if place.trace != Key::NONE {
+            self.taken.push(place.trace);
+        }
+        Some(place.slot)
     }
 
     /// Responses not taken yet, those that wait included.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.places.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.places.is_empty()
     }
 
     /// What the requests of those responses cost.
@@ -127,12 +142,24 @@ impl<S> Outbound<S> {
         self.cost_bytes
     }
 
-    /// The streams that will never be filled, when the connection ends.
-    pub fn drain_streams(&mut self) -> impl Iterator<Item = S> {
-        self.slots.drain(..).filter_map(|(_, slot)| match slot {
-            Slot::Stream(stream) => Some(stream),
-            Slot::Waiting | Slot::Ready(_) => None,
-        })
+    /// Traces of the responses taken.
+    pub fn taken(&self) -> &[Key] {
+        &self.taken
+    }
+
+    /// All responses taken have left: moves their traces to `traces`.
+    pub fn take_left(&mut self, traces: &mut Vec<Key>) {
+        traces.append(&mut self.taken);
+    }
+
+    /// The trace of the oldest response not taken yet.
+    pub fn next_trace(&self) -> Key {
+        self.places.front().map_or(Key::NONE, |place| place.trace)
+    }
+
+    /// The traces of all that never leave, when the connection ends.
+    pub fn into_traces(self) -> impl Iterator<Item = Key> {
+        self.places.into_iter().map(|place| place.trace).chain(self.taken)
     }
 }
 
@@ -143,7 +170,7 @@ mod tests {
     #[test]
     fn a_request_without_a_response_keeps_its_place() {
         let mut outbound: Outbound<u8> = Outbound::default();
-        let (silent, answered) = (outbound.open(1), outbound.open(1));
+        let (silent, answered) = (outbound.open(1, Key::NONE), outbound.open(1, Key::NONE));
         outbound.ready(answered, vec![1]);
         let mut out = Vec::new();
         outbound.take(&mut out, 100);
@@ -156,7 +183,8 @@ mod tests {
     #[test]
     fn a_later_response_waits_for_the_earlier() {
         let mut outbound: Outbound<u8> = Outbound::default();
-        let (a, b, c) = (outbound.open(1), outbound.open(2), outbound.open(4));
+        let trace = |index| Key { index, generation: 0 };
+        let (a, b, c) = (outbound.open(1, trace(1)), outbound.open(2, trace(2)), outbound.open(4, trace(3)));
         let mut out = Vec::new();
         outbound.ready(b, b"b".to_vec());
         assert!(matches!(outbound.take(&mut out, 100), Next::Nothing));
@@ -167,9 +195,13 @@ mod tests {
         assert!(matches!(outbound.take(&mut out, 100), Next::Stream(7)));
         assert_eq!(out, b"ab");
         assert_eq!(outbound.cost_bytes(), 4);
+        assert_eq!((outbound.taken(), outbound.next_trace()), (&[trace(1), trace(2)][..], trace(3)));
         outbound.stream_done();
         assert!(outbound.is_empty());
-        let turn = outbound.open(8);
+        let mut left = Vec::new();
+        outbound.take_left(&mut left);
+        assert_eq!(left, [trace(1), trace(2), trace(3)]);
+        let turn = outbound.open(8, Key::NONE);
         outbound.withdraw(turn);
         assert_eq!(outbound.cost_bytes(), 0);
     }
@@ -178,7 +210,7 @@ mod tests {
     fn a_full_buffer_takes_no_more() {
         let mut outbound: Outbound<u8> = Outbound::default();
         for _ in 0..3 {
-            let turn = outbound.open(0);
+            let turn = outbound.open(0, Key::NONE);
             outbound.ready(turn, vec![0; 10]);
         }
         let mut out = Vec::new();

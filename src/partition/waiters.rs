@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::base::ids::{Offset, ShardId};
+use crate::base::ids::{MonotonicNs, Offset, ShardId};
 use crate::base::slab::Key;
 
 /// Where an outcome goes: a part of a request on some shard.
@@ -19,6 +19,8 @@ pub struct ProduceWaiter<T> {
     pub end: Offset,
     pub reply_to: ReplyTo,
     pub outcome: T,
+    /// When its shard was asked.
+    pub since: MonotonicNs,
 }
 
 /// Bounded by the requests in flight of all connections: each has at most one waiter per part.
@@ -95,7 +97,7 @@ mod tests {
     fn waiter(end: i64, part: u32) -> ProduceWaiter<AppendOutcome> {
         let outcome =
             AppendOutcome { base_offset: Offset(end - 1), log_append_time_ms: -1, log_start: Offset(0) };
-        ProduceWaiter { end: Offset(end), reply_to: reply_to(part), outcome }
+        ProduceWaiter { end: Offset(end), reply_to: reply_to(part), outcome, since: MonotonicNs(0) }
     }
 
     #[test]

@@ -130,6 +130,11 @@ pub const FIELDS: &[Field] = &[
         "50",
         "Partitions of __consumer_offsets. 1 or more; read when the topic is created.",
     ),
+    field(
+        "request.slow.ms",
+        "100",
+        "A Produce or Fetch that takes so long, without a fetch's wait for data, is remembered for the page /slow of the admin port. Milliseconds, 1 or more. Corelane's own setting.",
+    ),
     field("socket.request.max.bytes", "104857600", "Largest request. Bytes, 1048576 or more."),
     field(
         "tail.pool.bytes",
@@ -184,6 +189,7 @@ pub struct Config {
     pub is_cleaning: bool,
     pub free_bytes_min: u64,
     pub stall_ms: u64,
+    pub slow_ms: u64,
     pub auto_create_topics: bool,
     pub offsets_partitions_count: i32,
     pub creation: CreationDefaults,
@@ -310,6 +316,7 @@ impl Config {
             is_cleaning: reader.truth("log.cleaner.enable")?,
             free_bytes_min: reader.number("log.dir.free.bytes.min", 0, i64::MAX)? as u64,
             stall_ms: reader.number("log.dir.stall.ms", 1, i64::MAX)? as u64,
+            slow_ms: reader.number("request.slow.ms", 1, i64::MAX)? as u64,
             auto_create_topics: reader.truth("auto.create.topics.enable")?,
             offsets_partitions_count: reader.number("offsets.topic.num.partitions", 1, 10_000)? as i32,
             creation: CreationDefaults {

@@ -252,6 +252,8 @@ fn serve_until_stopped(
         mailbox: Mailbox::new(setup.id, others, receivers),
         retention_check_ms: config.retention_check_ms,
         is_cleaning: config.is_cleaning,
+        stages: &setup.cells.stages,
+        slow_ms: config.slow_ms,
         directories: Directories::new(peers.directories, rooms),
         group_options: coordinator::Options {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,

@@ -83,6 +83,8 @@ pub struct Clients {
     fill_bytes_left: usize,
     limits: ClientLimits,
     frame_buffers: FrameBuffers,
+    /// Traces of responses that have left; empty between calls.
+    left: Vec<Key>,
     pub counts: ClientCounts,
     /// Draining: new connections are closed, requests in flight answered.
     pub draining: bool,
@@ -99,6 +101,7 @@ impl Clients {
             fill_bytes_left: FILL_BYTES_MAX,
             limits,
             frame_buffers: FrameBuffers::default(),
+            left: Vec::new(),
             counts: ClientCounts::default(),
             draining: false,
         }
@@ -181,11 +184,11 @@ impl Core {
         let Some(key) = self.clients.of_socket(socket) else { return };
         let received = ring.received(bytes);
         self.clients.counts.received_bytes += received.len() as u64;
-        self.feed(key, received);
+        self.feed(ring, key, received);
     }
 
     /// Handles the frames that are whole in what `connection` has pending and `bytes`.
-    fn feed(&mut self, key: Key, bytes: &[u8]) {
+    fn feed(&mut self, ring: &Ring, key: Key, bytes: &[u8]) {
         let now = self.now;
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.active_at = now;
@@ -194,14 +197,15 @@ impl Core {
         }
         if connection.paused {
             // Reading was stopped, but bytes were on their way: they wait with the others.
-            connection.inbound.keep(bytes, &mut self.clients.frame_buffers);
+            connection.inbound.keep(bytes, now, &mut self.clients.frame_buffers);
             return;
         }
         let mut inbound = std::mem::take(&mut connection.inbound);
         let limits = self.clients.limits;
         let limit = |prefix: &[u8]| limits.frame_bytes_max(prefix);
         let mut buffers = std::mem::take(&mut self.clients.frame_buffers);
-        let result = inbound.push(bytes, &mut buffers, limit, |frame| self.on_frame(key, frame));
+        let handle = |frame: &[u8], since: MonotonicNs| self.on_frame(ring, key, frame, since);
+        let result = inbound.push(bytes, now, &mut buffers, limit, handle);
         self.clients.frame_buffers = buffers;
         self.after_feed(key, inbound, result);
     }
@@ -286,7 +290,7 @@ impl Core {
             return self.on_receive_ended(ring, socket, result);
         }
         connection.receiver = Receiver::Stopped;
-        self.feed(key, &[]);
+        self.feed(ring, key, &[]);
         self.clients.mark_dirty(key);
     }
 
@@ -301,7 +305,22 @@ impl Core {
             self.drop_connection(ring, key);
         } else {
             self.clients.mark_dirty(key);
+            self.responses_left(key);
         }
+    }
+
+    /// What was taken of a connection's responses is with the kernel.
+    fn responses_left(&mut self, key: Key) {
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        if connection.outbound.taken().is_empty() {
+            return;
+        }
+        let mut left = std::mem::take(&mut self.clients.left);
+        connection.outbound.take_left(&mut left);
+        for trace in left.drain(..) {
+            self.finish_trace(key, trace);
+        }
+        self.clients.left = left;
     }
 
     /// Ends a connection at once; what it had in flight is forgotten.
@@ -310,6 +329,7 @@ impl Core {
         self.clients.sockets.remove(&connection.socket);
         ring.disconnect(connection.socket);
         self.clients.frame_buffers.give(connection.inbound.into_buffer());
+        connection.outbound.into_traces().for_each(|trace| self.traces.forget(trace));
         self.forget_requests_of(key);
     }
 
@@ -333,7 +353,7 @@ impl Core {
                 outbound.len() < IN_FLIGHT_RESUME && outbound.cost_bytes() < IN_FLIGHT_BYTES_RESUME;
             if may_resume && has_room {
                 connection.paused = false;
-                self.feed(key, &[]);
+                self.feed(ring, key, &[]);
             } else if connection.receiver == Receiver::Armed {
                 connection.receiver = Receiver::Stopping;
                 ring.receive_stop(connection.socket);
@@ -356,13 +376,19 @@ impl Core {
         let mut out = self.spare.take();
         while let Some(connection) = self.clients.connections.get_mut(key) {
             let request = match connection.outbound.take(&mut out, SEND_BYTES_MAX) {
-                Next::Stream(request) if out.len() < SEND_BYTES_MAX => *request,
-                Next::Stream(_) | Next::Nothing => break,
+                Next::Stream(request) if out.len() < SEND_BYTES_MAX => Some(*request),
+                Next::Stream(_) | Next::Nothing => None,
             };
+            for trace in connection.outbound.taken() {
+                self.traces.begin_sending(*trace, self.now);
+            }
+            let Some(request) = request else { break };
+            let trace = connection.outbound.next_trace();
             if self.clients.fill_bytes_left == 0 {
                 self.clients.deferred.push(key);
                 break;
             }
+            self.traces.begin_sending(trace, self.now);
             let before = out.len();
             let filled = self.fill(request, &mut out);
             self.clients.note_filled(out.len() - before);
@@ -370,6 +396,10 @@ impl Core {
                 Filled::Done => {
                     if let Some(connection) = self.clients.connections.get_mut(key) {
                         connection.outbound.stream_done();
+                    }
+                    if out.is_empty() {
+                        // Its last bytes were those of a file.
+                        self.responses_left(key);
                     }
                 }
                 Filled::File(piece) => {
@@ -394,7 +424,10 @@ impl Core {
             return;
         }
         self.spare.give(out);
-        if connection.closing && connection.outbound.is_empty() {
+        let is_over = connection.closing && connection.outbound.is_empty();
+        // Those without a byte.
+        self.responses_left(key);
+        if is_over {
             self.drop_connection(ring, key);
         }
     }

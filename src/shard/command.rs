@@ -1,6 +1,6 @@
 //! Command: what a partition is asked and what it answers, between shards and within one.
 
-use crate::base::ids::{LeaderEpoch, Offset, ShardId};
+use crate::base::ids::{LeaderEpoch, MonotonicNs, Offset, ShardId};
 use crate::base::slab::Key;
 use crate::partition::append::AppendRefusal;
 use crate::partition::read::{ListedOffset, OffsetQuery, ReadRefusal};
@@ -33,6 +33,13 @@ pub enum PartitionCommand {
 }
 
 impl PartitionCommand {
+    /// It has arrived where it's carried out.
+    pub fn set_since(&mut self, now: MonotonicNs) {
+        if let Self::Append { append, .. } = self {
+            append.since = now;
+        }
+    }
+
     /// What is answered while the partition's log directory is offline; `None` where nobody waits.
     pub fn refused_offline(&self) -> Option<PartitionOutcome> {
         Some(match self {
@@ -53,6 +60,8 @@ pub struct AppendOptions {
     pub all_replicas: bool,
     /// acks=0: the outcome is known once the batch has its offset.
     pub silent: bool,
+    /// When the partition's shard was asked.
+    pub since: MonotonicNs,
 }
 
 /// A plan, by the shard that holds it and its place there.

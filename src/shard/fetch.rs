@@ -16,6 +16,7 @@ use crate::api::fetch_session::{FetchContext, FetchTarget};
 use crate::base::ids::{MonotonicNs, ShardId, TopicPartition};
 use crate::base::slab::Key;
 use crate::log::{Plan, PlanStart};
+use crate::metrics::stages::Stage;
 use crate::partition::read::ReadRefusal;
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::error_code::ErrorCode;
@@ -85,6 +86,11 @@ impl Core {
             phase: Phase::Waiting,
             stream: None,
         };
+        if let [part] = &state.parts[..]
+            && let Some((target, _)) = part.place
+        {
+            self.traces.set_about(origin.trace, target);
+        }
         let key = self.keep(origin, Pending::Fetch(Box::new(state)));
         self.work.push_back(Work::Fetch(key));
     }
@@ -190,6 +196,7 @@ impl Core {
             unreachable!("called for a fetch")
         };
         state.phase = Phase::Streaming;
+        self.traces.pass(origin.trace, Stage::Read, self.now);
         let (origin, mut left) = (*origin, state.bytes_max);
         // A fetch of very many partitions is kept once, not once per step.
         let (mut parts, context) = (std::mem::take(&mut state.parts), &mut state.context);
@@ -308,7 +315,7 @@ impl Core {
             return Err(ReadRefusal::UnknownPartition);
         };
         let watched = watch_below_bytes.is_some_and(|below| bytes < below);
-        if watched && let PlanOwner::Fetch(reply_to) = owner {
+        if watched && let PlanOwner::Fetch(reply_to, _) = owner {
             partition.waiters.add_fetch(reply_to);
         }
         let high_watermark = partition.high_watermark();
@@ -333,6 +340,9 @@ impl Shard {
             return;
         }
         let parts_count = state.parts.len() as u32;
+        let trace = self.core.trace_of(request);
+        self.core.traces.skip(trace, now);
+        let state = self.core.fetch_mut(request).expect("found above");
         // One more than the parts, so that the last outcome can't decide before all are asked.
         state.phase = Phase::Planning { outstanding: parts_count + 1, again: false };
         let watch_below_bytes = (now < state.deadline).then_some(state.min_bytes);
@@ -357,6 +367,7 @@ impl Shard {
             };
             if owner != own {
                 let command = PartitionCommand::Plan(command);
+                self.core.traces.hop(trace);
                 self.core.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
             } else if let Some(outcome) = self.plan(target, command, reply_to) {
                 left = left.saturating_sub(outcome.map_or(0, |planned| planned.bytes));
@@ -390,7 +401,7 @@ impl Shard {
         {
             return Some(Err(refusal));
         }
-        let key = core.storage.hold_plan(lane, log, PlanOwner::Fetch(reply_to));
+        let key = core.storage.hold_plan(lane, log, PlanOwner::Fetch(reply_to, core.now));
         let start = if command.offset >= upto {
             PlanStart::Empty
         } else {

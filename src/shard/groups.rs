@@ -299,7 +299,7 @@ impl Core {
         let request = Request { origin: Origin::INTERNAL, pending: Pending::GroupAppend { partition, then } };
         let request = self.requests.insert(request);
         let reply_to = ReplyTo { shard: self.id, request, part: 0 };
-        let options = AppendOptions { all_replicas: true, silent: false };
+        let options = AppendOptions { all_replicas: true, silent: false, since: self.now };
         if let Appended::Done(outcome) = self.storage.append(target, batch, options, reply_to, self.wall) {
             self.on_group_appended(request, outcome.map(|_| ()));
         }

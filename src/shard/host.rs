@@ -90,7 +90,11 @@ impl Shard {
     fn housekeep(&mut self) -> bool {
         let (now, wall) = (self.core.now, self.core.wall);
         let more = self.core.step_retention() | self.core.step_compaction(&mut self.ring);
-        self.core.storage.housekeep(&mut self.ring, now, wall) || more
+        let more = self.core.storage.housekeep(&mut self.ring, now, wall) || more;
+        if more {
+            self.core.traces.keep_busy(now);
+        }
+        more
     }
 
     fn count(&self, cells: &Cells) {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use super::command::{PartitionCommand, PartitionOutcome, PlanId};
 use super::groups::GroupMail;
 use super::stream::StreamWindow;
+use super::trace::Times;
 use crate::base::ids::{DirectoryId, ShardId, TopicPartition};
 use crate::base::queue::{Receiver, Sender};
 use crate::base::slab::Key;
@@ -34,6 +35,7 @@ pub enum Mail {
         request: Key,
         part: u32,
         outcome: PartitionOutcome,
+        times: Times,
     },
     /// A fetch of the receiving shard may get further: a partition it waits for moved.
     Progress {
@@ -48,6 +50,7 @@ pub enum Mail {
     WindowDone {
         request: Key,
         window: Option<StreamWindow>,
+        times: Times,
     },
     /// A plan that the receiving shard holds is done with.
     Release {

@@ -32,6 +32,7 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod timers;
+pub mod trace;
 pub mod worker;
 
 use std::collections::VecDeque;
@@ -44,6 +45,8 @@ use crate::base::slab::{Key, Slab};
 use crate::catalog::MetadataRecord;
 use crate::control::command::ControlEvent;
 use crate::coordinator;
+use crate::metrics::slow::CLIENT_ID_BYTES_MAX;
+use crate::metrics::stages::{Stage, StageCells, TracedApi};
 use crate::net::inbound::Flow;
 use crate::partition::append::AppendRefusal;
 use crate::partition::offset_map::HashKey;
@@ -68,6 +71,7 @@ use scan::Scan;
 use spare::Spare;
 use storage::{Appended, Storage};
 use timers::{Timer, Timers};
+use trace::{Times, Traces};
 
 /// Memory that a byte of a request costs which isn't read in place, while it is decoded and answered: a
 /// topic of two bytes becomes a hundred, but most bytes are of names.
@@ -103,6 +107,7 @@ pub struct Core {
     pub scans: Slab<Scan>,
     pub mailbox: Mailbox,
     pub timers: Timers,
+    pub traces: Traces,
     pub work: VecDeque<Work>,
     pub spare: Spare,
     pub log_limit: LogLimit,
@@ -140,6 +145,9 @@ pub struct ShardParts {
     pub retention_check_ms: u64,
     /// Whether this shard compacts at all.
     pub is_cleaning: bool,
+    pub stages: &'static StageCells,
+    /// A request that takes so long is remembered.
+    pub slow_ms: u64,
 }
 
 impl Shard {
@@ -175,6 +183,7 @@ impl Shard {
             scans: Slab::default(),
             mailbox: parts.mailbox,
             timers,
+            traces: Traces::new(parts.stages, parts.slow_ms),
             work: VecDeque::new(),
             spare: Spare::default(),
             log_limit: LogLimit::default(),
@@ -198,9 +207,10 @@ impl Shard {
 
     /// One turn. True when something happened.
     pub fn turn(&mut self, sleep: Sleep) -> bool {
-        let mut busy = false;
+        let (mut busy, mut worked) = (false, self.core.clients.has_deferred());
         self.ring.turn(sleep);
         self.core.now = self.ring.now();
+        self.core.traces.begin_turn(sleep, self.core.now);
         self.core.wall = self.ring.wall_now();
         self.core.look_at_directories();
         self.core.clients.begin_turn();
@@ -213,6 +223,7 @@ impl Shard {
             self.on_mail(mail);
         }
         while let Some(timer) = self.core.timers.pop_due(self.core.now) {
+            worked = true;
             self.on_timer(timer);
         }
         self.do_work();
@@ -225,7 +236,13 @@ impl Shard {
         self.do_work();
         self.core.on_lane_events(&mut self.ring);
         self.core.flush_clients(&mut self.ring);
-        self.core.storage.turn(&mut self.ring, self.core.now);
+        let mut now = self.core.now;
+        if busy || worked {
+            // A long turn isn't the disk's fault: groups begin at its end.
+            now = self.ring.clock();
+            self.core.traces.end_turn(self.core.now, now);
+        }
+        self.core.storage.turn(&mut self.ring, now);
         self.core.mailbox.flush();
         busy
     }
@@ -318,16 +335,25 @@ impl Shard {
                 self.core.on_control_reply(request, outcome);
             }
             Mail::Command { epoch, .. } if epoch > known => self.core.early.push_back(mail),
-            Mail::Command { reply_to, target, command, .. } => self.execute(target, command, reply_to),
+            Mail::Command { reply_to, target, mut command, .. } => {
+                command.set_since(self.core.now);
+                self.execute(target, command, reply_to);
+            }
             Mail::Group { epoch, .. } if epoch > known => self.core.early.push_back(mail),
             Mail::Group { reply_to, mail, .. } => self.core.on_group_mail(reply_to, *mail),
             Mail::GroupReply { request, part, response } => {
                 self.core.settle_group(request, Some((part, *response)));
             }
-            Mail::Outcome { request, part, outcome } => self.core.on_outcome(request, part, outcome),
+            Mail::Outcome { request, part, outcome, times } => {
+                self.core.trace_answer(request, times, true);
+                self.core.on_outcome(request, part, outcome);
+            }
             Mail::Progress { request } => self.core.on_progress(request),
             Mail::Window { plan, bytes_max, reply_to } => self.on_window_asked(plan, bytes_max, reply_to),
-            Mail::WindowDone { request, window } => self.core.on_window(&mut self.ring, request, window),
+            Mail::WindowDone { request, window, times } => {
+                self.core.trace_answer(request, times, true);
+                self.core.on_window(&mut self.ring, request, window);
+            }
             Mail::Release { plan } => self.core.release(plan),
             Mail::DirectoryFailed { directory, what } => self.core.fail_directory(directory, &what),
             Mail::Recompressed { target, batch } => self.core.on_recompressed(target, batch),
@@ -405,12 +431,18 @@ impl Core {
         self.metadata.catalog.broker.config().connections_max.div_ceil(self.mailbox.shards_count())
     }
 
-    /// Sends an outcome to whoever asked.
+    /// Sends an outcome, known at once, to whoever asked.
     pub fn reply(&mut self, reply_to: ReplyTo, outcome: PartitionOutcome) {
+        self.reply_with(reply_to, outcome, Times::at(self.now));
+    }
+
+    /// Sends an outcome to whoever asked, and how long it took.
+    pub fn reply_with(&mut self, reply_to: ReplyTo, outcome: PartitionOutcome, times: Times) {
         if reply_to.shard == self.id {
+            self.trace_answer(reply_to.request, times, false);
             self.on_outcome(reply_to.request, reply_to.part, outcome);
         } else {
-            let mail = Mail::Outcome { request: reply_to.request, part: reply_to.part, outcome };
+            let mail = Mail::Outcome { request: reply_to.request, part: reply_to.part, outcome, times };
             self.mailbox.post(reply_to.shard, mail);
         }
     }
@@ -430,12 +462,13 @@ impl Core {
         }
     }
 
-    /// Handles one request frame, up to what can be done without the ring.
-    pub fn on_frame(&mut self, connection: Key, frame: &[u8]) -> Flow {
+    /// Handles one request frame, whose first byte came at `since`, up to what can be done without changing the
+    /// ring.
+    pub fn on_frame(&mut self, ring: &Ring, connection: Key, frame: &[u8], since: MonotonicNs) -> Flow {
         match RequestHeader::parse(frame) {
             Err(error) => self.close_malformed(connection, &error.to_string()),
             Ok((header, body)) => {
-                if let Err(error) = self.on_request(connection, &header, body) {
+                if let Err(error) = self.on_request(ring, connection, &header, body, since) {
                     let name = header.key.name();
                     self.close_malformed(connection, &format!("{name} version {}: {error}", header.version));
                 }
@@ -446,21 +479,25 @@ impl Core {
 
     fn on_request(
         &mut self,
+        ring: &Ring,
         connection: Key,
         header: &RequestHeader<'_>,
         body: &[u8],
+        since: MonotonicNs,
     ) -> Result<(), RequestError> {
         let frame_cost_bytes = match header.key {
             ApiKey::ApiVersions => body.len(),
             _ => body.len() * DECODED_BYTES_PER_BYTE,
         };
-        let origin = |core: &mut Self, version: i16| Origin {
+        let traced = |core: &mut Self, version: i16, trace: Key| Origin {
             connection,
-            turn: core.open_turn(connection, frame_cost_bytes),
+            turn: core.open_turn(connection, frame_cost_bytes, trace),
             key: header.key,
             version,
             correlation_id: header.correlation_id,
+            trace,
         };
+        let origin = |core: &mut Self, version: i16| traced(core, version, Key::NONE);
         match service(header.key, header.version) {
             Service::Unsupported => return Err(RequestError::Unsupported),
             Service::UnknownApiVersions => {
@@ -474,12 +511,22 @@ impl Core {
             ApiKey::Produce => {
                 let turn = crate::net::outbound::Turn::NONE;
                 let (key, version, correlation_id) = (header.key, header.version, header.correlation_id);
-                self.on_produce(Origin { connection, turn, key, version, correlation_id }, body)?;
+                let trace = Key::NONE;
+                self.note_client(connection, header.client_id);
+                let origin = Origin { connection, turn, key, version, correlation_id, trace };
+                self.on_produce(origin, body, since, ring)?;
             }
             ApiKey::Fetch => {
+                let decoded_from = self.traces.time(body.len(), ring);
                 let request = FetchRequest::parse(header.version, body)?;
-                let origin = origin(self, header.version);
+                self.note_client(connection, header.client_id);
+                let what = (TracedApi::Fetch, header.version);
+                let trace = self.traces.begin(what, body.len(), since, self.now, decoded_from);
+                let origin = traced(self, header.version, trace);
                 self.on_fetch(origin, &request);
+                if decoded_from.is_some() {
+                    self.traces.pass(trace, Stage::Decode, ring.clock());
+                }
             }
             ApiKey::ApiVersions => {
                 let mut response = self.spare.take();
@@ -498,6 +545,16 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Remembers who asks, for the list of slow requests.
+    fn note_client(&mut self, connection: Key, client_id: &str) {
+        let Some(connection) = self.clients.connections.get_mut(connection) else { return };
+        // A client calls itself the same as long as it's connected.
+        if connection.client_id.is_empty() {
+            let bytes = client_id.floor_char_boundary(CLIENT_ID_BYTES_MAX);
+            connection.client_id = client_id[..bytes].to_string();
+        }
     }
 
     fn on_fetch(&mut self, origin: Origin, request: &FetchRequest<'_>) {

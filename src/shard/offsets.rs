@@ -4,6 +4,7 @@ use super::command::PartitionOutcome;
 use super::scan::{Reader, Want};
 use super::storage::PlanOwner;
 use super::stream::StreamWindow;
+use super::trace::Times;
 use super::{Core, Shard};
 use crate::base::ids::{LeaderEpoch, Offset, TopicPartition};
 use crate::base::slab::Key;
@@ -119,11 +120,12 @@ impl Core {
         }
         match (owner, plan) {
             // What is on disk is enough to answer with: no waiter is needed.
-            (PlanOwner::Fetch(reply_to), Ok(plan)) => {
+            (PlanOwner::Fetch(reply_to, since), Ok(plan)) => {
                 let outcome = self.planned(key, plan, None);
-                self.reply(reply_to, PartitionOutcome::Planned(outcome));
+                let times = Times { arrived: since, ..Times::at(self.now) };
+                self.reply_with(reply_to, PartitionOutcome::Planned(outcome), times);
             }
-            (PlanOwner::Fetch(reply_to), Err(_)) => {
+            (PlanOwner::Fetch(reply_to, _), Err(_)) => {
                 self.storage.plans.remove(key);
                 self.reply(reply_to, PartitionOutcome::Planned(Err(ReadRefusal::Offline)));
             }
@@ -145,9 +147,9 @@ impl Core {
         let mut out = self.spare.take();
         let owner = self.storage.window_read(key, window.ok(), &mut out);
         let window = is_read.then_some(out);
-        let reply_to = match owner {
+        let (reply_to, since) = match owner {
             None => return,
-            Some(PlanOwner::Fetch(reply_to)) => reply_to,
+            Some(PlanOwner::Fetch(reply_to, since)) => (reply_to, since),
             Some(PlanOwner::Scan(scan)) => {
                 self.on_scan_window(scan, key, window.as_deref());
                 return;
@@ -158,10 +160,12 @@ impl Core {
             }
         };
         let window = window.map(StreamWindow::Copied);
+        let times = Times { arrived: since, ..Times::at(self.now) };
         if reply_to.shard == self.id {
+            self.trace_answer(reply_to.request, times, false);
             self.on_window(ring, reply_to.request, window);
         } else {
-            let mail = super::mail::Mail::WindowDone { request: reply_to.request, window };
+            let mail = super::mail::Mail::WindowDone { request: reply_to.request, window, times };
             self.mailbox.post(reply_to.shard, mail);
         }
     }

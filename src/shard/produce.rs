@@ -5,10 +5,12 @@ use super::command::{AppendOptions, PartitionCommand, PartitionOutcome};
 use super::mail::Mail;
 use super::request::{Origin, Pending, Request};
 use super::storage::Appended;
+use super::trace::Times;
 use crate::api::produce::{self, Accepted, ProduceError, ProducePart, ProduceState};
-use crate::base::ids::{ShardId, TopicPartition};
+use crate::base::ids::{MonotonicNs, ShardId, TopicPartition};
 use crate::base::slab::Key;
 use crate::log::{LaneEvent, LogId};
+use crate::metrics::stages::{Stage, TracedApi};
 use crate::metrics::tally::{Tally, copied};
 use crate::net::outbound::Turn;
 use crate::partition::Partition;
@@ -16,14 +18,24 @@ use crate::partition::append::AppendRefusal;
 use crate::partition::waiters::{AppendOutcome, ReplyTo};
 use crate::protocol::produce_request::ProduceRequest;
 use crate::protocol::reader::DecodeError;
+use crate::ring::Ring;
 
 impl Core {
     /// Appends every batch of the request; the response waits for the last to be durable.
-    pub fn on_produce(&mut self, mut origin: Origin, body: &[u8]) -> Result<(), DecodeError> {
+    pub fn on_produce(
+        &mut self,
+        mut origin: Origin,
+        body: &[u8],
+        since: MonotonicNs,
+        ring: &Ring,
+    ) -> Result<(), DecodeError> {
+        let decoded_from = self.traces.time(body.len(), ring);
         let request = ProduceRequest::parse(origin.version, body)?;
+        let what = (TracedApi::Produce, origin.version);
+        origin.trace = self.traces.begin(what, body.len(), since, self.now, decoded_from);
         // A request without a response keeps its place, too: what waits for room counts among what the
         // connection has in flight.
-        origin.turn = self.open_turn(origin.connection, body.len());
+        origin.turn = self.open_turn(origin.connection, body.len(), origin.trace);
         let parts = Vec::with_capacity(request.topics_count());
         let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
         let deadline = self.now.plus_ms(timeout_ms);
@@ -37,7 +49,16 @@ impl Core {
                 let accepted = produce::accept(&request, &topic_key, &partition, &self.context(origin));
                 let part =
                     ProducePart { topic: topic_key.clone(), partition: partition.partition, outcome: None };
+                if decoded_from.is_some() {
+                    self.traces.pass(origin.trace, Stage::Decode, ring.clock());
+                }
+                if let Ok(accepted) = &accepted {
+                    self.traces.set_about(origin.trace, accepted.target);
+                }
                 self.append_part(key, part, accepted, request.acks);
+                if decoded_from.is_some() {
+                    self.traces.pass(origin.trace, Stage::Append, ring.clock());
+                }
             }
         }
         self.after_append(key);
@@ -66,7 +87,7 @@ impl Core {
             Err(error) => self.settle_produce(request, index, Err(error)),
             Ok(accepted) => {
                 let reply_to = ReplyTo { shard: self.id, request, part: index };
-                let options = AppendOptions { all_replicas: acks == -1, silent: acks == 0 };
+                let options = AppendOptions { all_replicas: acks == -1, silent: acks == 0, since: self.now };
                 self.append(accepted, options, reply_to);
             }
         }
@@ -83,6 +104,8 @@ impl Core {
                 let command = PartitionCommand::Append { batch: batch.to_vec(), append: options };
                 copied(Tally::CopyOtherShard, batch.len());
                 let epoch = self.metadata.catalog.epoch();
+                let trace = self.trace_of(reply_to.request);
+                self.traces.hop(trace);
                 self.mailbox.post(owner, Mail::Command { reply_to, epoch, target, command });
             }
             _ => match self.storage.append(target, batch, options, reply_to, self.wall) {
@@ -94,13 +117,22 @@ impl Core {
 
     /// An append's outcome, for this shard or another.
     pub fn on_appended(&mut self, reply_to: ReplyTo, outcome: Result<AppendOutcome, AppendRefusal>) {
+        self.on_appended_with(reply_to, outcome, Times::at(self.now));
+    }
+
+    fn on_appended_with(
+        &mut self,
+        reply_to: ReplyTo,
+        outcome: Result<AppendOutcome, AppendRefusal>,
+        times: Times,
+    ) {
         let is_own = reply_to.shard == self.id;
         let pending = self.requests.get(reply_to.request).filter(|_| is_own).map(|request| &request.pending);
         if matches!(pending, Some(Pending::GroupAppend { .. })) {
             self.on_group_appended(reply_to.request, outcome.map(|_| ()));
             return;
         }
-        self.reply(reply_to, PartitionOutcome::Appended(outcome));
+        self.reply_with(reply_to, PartitionOutcome::Appended(outcome), times);
     }
 
     pub fn settle_produce(&mut self, request: Key, part: u32, outcome: Result<AppendOutcome, ProduceError>) {
@@ -165,6 +197,7 @@ impl Core {
     pub fn on_durable(&mut self, lane: usize, log: LogId) {
         let logs = &self.storage.lanes[lane];
         let (durable_end, log_end) = (logs.durable_end(log), logs.log_end(log));
+        let (group_begun, done) = (Some(logs.group_begun()), self.now);
         let Some(partition) = self.storage.partition_of_log(lane, log) else { return };
         partition.advance(durable_end, log_end);
         let high_watermark = partition.high_watermark();
@@ -172,7 +205,8 @@ impl Core {
         while let Some(waiter) =
             self.storage.partition_mut(id).and_then(|partition| partition.waiters.pop_produce(high_watermark))
         {
-            self.on_appended(waiter.reply_to, Ok(waiter.outcome));
+            let times = Times { arrived: waiter.since, group_begun, done };
+            self.on_appended_with(waiter.reply_to, Ok(waiter.outcome), times);
         }
         self.wake_fetches(id);
     }
@@ -207,7 +241,7 @@ impl Core {
     }
 
     /// Lane events, until none is left: answering may cause others.
-    pub fn on_lane_events(&mut self, ring: &mut crate::ring::Ring) {
+    pub fn on_lane_events(&mut self, ring: &mut Ring) {
         while !self.storage.events.is_empty() {
             for (lane, event) in std::mem::take(&mut self.storage.events) {
                 self.on_lane_event(ring, lane, event);
@@ -215,7 +249,7 @@ impl Core {
         }
     }
 
-    fn on_lane_event(&mut self, ring: &mut crate::ring::Ring, lane: usize, event: LaneEvent) {
+    fn on_lane_event(&mut self, ring: &mut Ring, lane: usize, event: LaneEvent) {
         match event {
             LaneEvent::Durable { log, .. } => self.on_durable(lane, log),
             LaneEvent::Room => self.room = true,
@@ -254,8 +288,8 @@ impl Core {
     }
 
     /// The place of the next response of a connection.
-    pub fn open_turn(&mut self, connection: Key, cost_bytes: usize) -> Turn {
+    pub fn open_turn(&mut self, connection: Key, cost_bytes: usize, trace: Key) -> Turn {
         let connection = self.clients.connections.get_mut(connection).expect("its frame is being handled");
-        connection.outbound.open(cost_bytes)
+        connection.outbound.open(cost_bytes, trace)
     }
 }

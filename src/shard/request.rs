@@ -19,16 +19,19 @@ pub struct Origin {
     pub key: ApiKey,
     pub version: i16,
     pub correlation_id: CorrelationId,
+    /// `Key::NONE` where its time isn't measured.
+    pub trace: Key,
 }
 
 impl Origin {
     /// Of what the broker asks itself: no connection has this key.
     pub const INTERNAL: Self = Self {
-        connection: Key { index: u32::MAX, generation: u32::MAX },
+        connection: Key::NONE,
         turn: Turn::NONE,
         key: ApiKey::OffsetCommit,
         version: 0,
         correlation_id: CorrelationId(0),
+        trace: Key::NONE,
     };
 }
 

@@ -71,8 +71,8 @@ pub enum Appended {
 /// Whom the events of a plan are for.
 #[derive(Clone, Copy, Debug)]
 pub enum PlanOwner {
-    /// A part of a fetch, here or on another shard.
-    Fetch(ReplyTo),
+    /// A part of a fetch, here or on another shard, and when it was asked for here.
+    Fetch(ReplyTo, MonotonicNs),
     /// A scan of this shard.
     Scan(Key),
     /// This shard's compaction.
@@ -265,7 +265,8 @@ impl Storage {
             self.rewriting_bytes -= stalled.batch.len();
             // It is answered with the partition's own waiters.
             let (end, outcome) = (Offset(i64::MAX), AppendOutcome::NONE);
-            partition.waiters.add_produce(ProduceWaiter { end, reply_to: stalled.reply_to, outcome });
+            let (reply_to, since) = (stalled.reply_to, stalled.options.since);
+            partition.waiters.add_produce(ProduceWaiter { end, reply_to, outcome, since });
         }
         self.lanes[partition.lane].drop_partition(partition.log, epoch);
         Some(partition)
@@ -467,7 +468,7 @@ impl Storage {
         if options.silent || end <= partition.high_watermark() {
             return Tried::Appended(Appended::Done(Ok(outcome)));
         }
-        partition.waiters.add_produce(ProduceWaiter { end, reply_to, outcome });
+        partition.waiters.add_produce(ProduceWaiter { end, reply_to, outcome, since: options.since });
         Tried::Appended(Appended::Waiting)
     }
 

@@ -11,9 +11,11 @@ use super::command::PlanId;
 use super::mail::Mail;
 use super::request::Pending;
 use super::storage::PlanOwner;
+use super::trace::Times;
 use super::{Core, Shard};
 use crate::base::slab::Key;
 use crate::log::{Resolved, Sink};
+use crate::metrics::stages::Stage;
 use crate::metrics::tally::{Tally, copied};
 use crate::partition::waiters::ReplyTo;
 use crate::protocol::fetch_response::{FetchFrame, Hole};
@@ -156,6 +158,9 @@ impl Core {
             if plan.shard != own {
                 stream.window_pending = true;
                 self.mailbox.post(plan.shard, Mail::Window { plan, bytes_max, reply_to });
+                let trace = self.trace_of(request);
+                self.traces.pass(trace, Stage::Send, self.now);
+                self.traces.hop(trace);
                 return Filled::Pending;
             }
             match self.resolve_own(plan, bytes_max, reply_to, out) {
@@ -174,6 +179,8 @@ impl Core {
                 }
                 Some(Resolved::Pending) => {
                     self.stream_mut(request).expect("still there").window_pending = true;
+                    let trace = self.trace_of(request);
+                    self.traces.pass(trace, Stage::Send, self.now);
                     return Filled::Pending;
                 }
                 Some(Resolved::Finished) | None => return Filled::Broken,
@@ -189,7 +196,7 @@ impl Core {
         reply_to: ReplyTo,
         out: &mut Vec<u8>,
     ) -> Option<Resolved> {
-        self.storage.plans.get_mut(plan.held)?.owner = PlanOwner::Fetch(reply_to);
+        self.storage.plans.get_mut(plan.held)?.owner = PlanOwner::Fetch(reply_to, self.now);
         self.storage.resolve_plan(plan.held, bytes_max, Sink::Socket, out)
     }
 
@@ -220,6 +227,7 @@ impl Shard {
             Some(Resolved::Pending) => return,
             Some(Resolved::Finished) | None => None,
         };
-        self.core.mailbox.post(reply_to.shard, Mail::WindowDone { request: reply_to.request, window });
+        let (request, times) = (reply_to.request, Times::at(self.core.now));
+        self.core.mailbox.post(reply_to.shard, Mail::WindowDone { request, window, times });
     }
 }

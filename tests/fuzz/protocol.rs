@@ -2,7 +2,7 @@
 
 use crate::recorded;
 use corelane::base::checksum::crc32c;
-use corelane::base::ids::{ProducerEpoch, ProducerId};
+use corelane::base::ids::{MonotonicNs, ProducerEpoch, ProducerId};
 use corelane::net::inbound::{Flow, FrameBuffers, Inbound};
 use corelane::protocol::api_versions::ApiVersionsRequest;
 use corelane::protocol::batch_body::{batch_records, recompress};
@@ -50,9 +50,10 @@ fn frames_of(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {
     for piece in pieces {
         let flow = inbound.push(
             piece,
+            MonotonicNs::default(),
             &mut buffers,
             |_| LIMIT_BYTES,
-            |frame| {
+            |frame, _| {
                 frames.push(frame.to_vec());
                 Flow::Continue
             },

@@ -219,6 +219,8 @@ impl Broker {
                 group_options: coordinator::Options::default(),
                 retention_check_ms: 300_000,
                 is_cleaning: true,
+                stages: &cells().stages,
+                slow_ms: 100,
             });
             (shard, Host::default())
         });

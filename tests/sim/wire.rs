@@ -5,6 +5,7 @@ mod responses;
 
 use std::net::SocketAddr;
 
+use corelane::base::ids::MonotonicNs;
 use corelane::net::inbound::{Flow, FrameBuffers, Inbound};
 use corelane::protocol::frame;
 use corelane::protocol::reader::{DecodeError, Reader};
@@ -62,11 +63,12 @@ impl Link {
     /// The next whole response and its correlation id.
     pub fn receive(&mut self) -> Option<(i32, Vec<u8>)> {
         let mut answer = None;
-        let handle = |frame: &[u8]| {
+        let handle = |frame: &[u8], _| {
             answer = Some(frame.to_vec());
             Flow::Pause
         };
-        let outcome = self.inbound.push(&self.client.read(), &mut self.buffers, |_| ANSWER_BYTES_MAX, handle);
+        let (bytes, now) = (self.client.read(), MonotonicNs::default());
+        let outcome = self.inbound.push(&bytes, now, &mut self.buffers, |_| ANSWER_BYTES_MAX, handle);
         outcome.expect("the broker sends frames");
         let answer = answer?;
         let correlation_id = Reader::new(&answer, true).i32().expect("a response has a header");

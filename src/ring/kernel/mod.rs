@@ -214,7 +214,7 @@ impl KernelRing {
         self.now
     }
 
-    pub fn clock(&mut self) -> MonotonicNs {
+    pub fn clock(&self) -> MonotonicNs {
         monotonic_now()
     }
 

@@ -105,7 +105,7 @@ impl SimRing {
     }
 
     /// Computing takes no time here.
-    pub fn clock(&mut self) -> MonotonicNs {
+    pub fn clock(&self) -> MonotonicNs {
         self.now
     }
 

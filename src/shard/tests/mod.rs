@@ -11,6 +11,8 @@ mod plans;
 mod producers;
 mod room;
 mod silent;
+mod stages;
+mod steady;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ use crate::coordinator;
 use crate::log::{Lane, LaneOptions, prepare_dir};
 use crate::metrics::Cells;
 use crate::metrics::directory::DirectoryCells;
+use crate::metrics::stages::StageCells;
 use crate::protocol::batch_builder::{BatchBuilder, BatchOptions};
 use crate::protocol::compression::Codecs;
 use crate::protocol::reader::Reader;
@@ -65,6 +68,8 @@ struct Machine {
     /// To every shard, from the control thread.
     senders: Vec<Sender<Mail>>,
     cells: &'static Cells,
+    /// One per shard.
+    stages: Vec<&'static StageCells>,
     _control: DetachedControl,
 }
 
@@ -130,6 +135,7 @@ impl Machine {
             shards: Vec::new(),
             senders: Vec::new(),
             cells: Cells::leaked(),
+            stages: Vec::new(),
             _control: DetachedControl::default(),
         };
         machine.start(shards_count);
@@ -139,6 +145,7 @@ impl Machine {
     fn start(&mut self, shards_count: usize) {
         let mut rings: Vec<Ring> = (0..shards_count).map(|_| Ring::simulated(&self.world)).collect();
         self.senders.clear();
+        self.stages.clear();
         let cells = |directory| {
             let path = directory_path(directory).display().to_string();
             DirectoryCells::leaked(Some(directory_id(directory)), path, shards_count)
@@ -150,6 +157,8 @@ impl Machine {
             let (sender, receiver) = queue::channel(QUEUE_MAILS);
             self.senders.push(sender);
             receivers.push(receiver);
+            let stages = &Cells::leaked().stages;
+            self.stages.push(stages);
             let id = ShardId(index as u16);
             let lanes: Vec<LaneId> = (0..self.lanes_count)
                 .filter(|lane| usize::from(*lane) % shards_count == index)
@@ -198,6 +207,8 @@ impl Machine {
                 group_options: coordinator::Options::default(),
                 retention_check_ms: 300_000,
                 is_cleaning: true,
+                stages,
+                slow_ms: 100,
             });
             self.shards.push((shard, Host::default()));
         }
