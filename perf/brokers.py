@@ -115,6 +115,14 @@ class Corelane(Broker):
         return [dict(re.findall(r'(\w+)="?([^\s"]+)', fields)) for fields in of_message]
 
 
+class CorelaneGlommio(Corelane):
+    """The same binary with its shards in executors of glommio."""
+    name = "corelane-glommio"
+
+    def command(self):
+        return [*super().command(), "--set", "host=glommio"]
+
+
 class Generator:
     """corelane-load. Of `options` it reads `binaries` and `load_core`, where None is any core."""
 
@@ -176,9 +184,9 @@ def environment(options):
     }
 
 
-def built_binaries():
+def built_binaries(features=()):
     """Builds corelane and corelane-load; returns their folder."""
-    subprocess.run(["cargo", "build", "--release", "--bins"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--release", "--bins", *(["--features", ",".join(features)] if features else [])], cwd=ROOT, check=True)
     meta = subprocess.run(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT, check=True, capture_output=True, text=True)
     return pathlib.Path(json.loads(meta.stdout)["target_directory"]) / "release"
 

@@ -10,7 +10,7 @@ STYLES = {
     "kafka": ("#d55e00", "", "circle"), "kafka-flush": ("#e69f00", "6 3", "circle"),
     "corelane": ("#0072b2", "", "square"), "corelane-relaxed": ("#56b4e9", "", "triangle"), "corelane-durable": ("#0072b2", "", "square"),
 }
-MORE_STYLES = [("#009e73", "2 3", "diamond"), ("#cc79a7", "8 3 2 3", "diamond"), ("#000000", "2 3", "cross"), ("#777777", "8 3", "cross")]
+MORE_STYLES = [("#009e73", "2 3", "diamond"), ("#cc79a7", "8 3 2 3", "diamond"), ("#000000", "2 3", "cross"), ("#777777", "8 3", "cross"), ("#8c564b", "4 2", "triangle")]
 
 
 def styles_of(names):

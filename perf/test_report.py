@@ -57,7 +57,7 @@ class Plots(unittest.TestCase):
         self.assertEqual((axis.low, axis.high, axis.at(0), axis.at(axis.high)), (0, 10, 300, 0))
 
     def test_every_series_has_a_colour_or_marker_of_its_own(self):
-        names = ["kafka", "kafka-flush", "corelane-relaxed", "corelane-durable", "floor-relaxed", "floor-durable", "rival"]
+        names = ["kafka", "kafka-flush", "corelane-relaxed", "corelane-durable", "floor-relaxed", "floor-durable", "glommio-relaxed", "glommio-durable", "rival"]
         self.assertEqual(len(set(svg.styles_of(names).values())), len(names))
 
 

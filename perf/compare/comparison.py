@@ -227,7 +227,7 @@ class Comparison:
         """A JVM's first minutes cost several times what its later ones do. The shapes of all rows, by turns."""
         shapes = [P4, P1]
         shapes += [row.load for row in rows if row.kind in ("produce", "mixed") and row.load not in shapes]
-        warmed = {"kafka": self.options.warm_kafka, "corelane": self.options.warm_corelane, "rival": self.options.warm_corelane}
+        warmed = {"kafka": self.options.warm_kafka} | dict.fromkeys(["corelane", "corelane-glommio", "rival"], self.options.warm_corelane)
         for name, seconds in ((name, seconds) for name, seconds in warmed.items() if name in self.brokers):
             broker, began = self.brokers[name], time.monotonic()
             window = self.window(min(15.0, max(1.0, seconds / 2 / len(shapes))), 0)

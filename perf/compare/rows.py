@@ -17,6 +17,8 @@ SYSTEMS = {
     "kafka-flush": ("kafka", ["--topic-config", "flush.messages=1"]),
     "corelane-relaxed": ("corelane", ["--topic-config", "ack.durability=relaxed"]),
     "corelane-durable": ("corelane", ["--topic-config", "ack.durability=durable"]),
+    "glommio-relaxed": ("corelane-glommio", ["--topic-config", "ack.durability=relaxed"]),
+    "glommio-durable": ("corelane-glommio", ["--topic-config", "ack.durability=durable"]),
     "rival": ("rival", []),
 } | {name: (name, []) for name in FLOORS}
 
@@ -37,6 +39,11 @@ class Row:
         """By the systems of the row that they are a floor of."""
         of = FLOORS_OF.get(self.share_of or self.name, {}) if self.kind != "mixed" else {}
         return {system: floor for system, floor in of.items() if system in self.systems}
+
+    def with_hosts(self):
+        """Each of Corelane's in the other host, too, right behind it."""
+        twins = {"corelane-relaxed": "glommio-relaxed", "corelane-durable": "glommio-durable"}
+        return dataclasses.replace(self, systems=tuple(name for system in self.systems for name in (system, twins.get(system)) if name))
 
     def with_rival(self):
         """With its own defaults; not where the row is about a flush, which has another name in each broker."""

@@ -28,7 +28,7 @@ macro_rules! metrics {
 
 metrics! {
     Turns, "corelane_shard_turns", Counter, "Turns of the shard's loop.";
-    WatchdogWakes, "corelane_watchdog_wakes", Counter, "Times the shard made no turn while mail waited for it, and was woken from outside.";
+    WatchdogWakes, "corelane_watchdog_wakes", Counter, "Times the shard made no turn while mail or its ring waited for it, and was woken from outside.";
     ConnectionsOpen, "corelane_connections_open_count", Gauge, "Connections open now. Kafka: connection-count.";
     ConnectionsAccepted, "corelane_connections_accepted", Counter, "Connections accepted. Kafka: connection-creation-total.";
     ConnectionsRefused, "corelane_connections_refused", Counter, "Connections closed at once, over max.connections or while stopping.";

@@ -22,10 +22,13 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::base::ids::{MonotonicNs, WallMs};
 pub use buffer::{BufferPiece, IoBuffer};
+#[cfg(feature = "glommio")]
+pub use kernel::{adopt, retry_short_memory};
 pub use shared_file::{FilePiece, SharedFile};
 
 /// Names an operation: the owner (who gets the completion) and 56 bits of the owner's own.
@@ -214,6 +217,8 @@ pub struct RingOptions {
     pub receive_buffer_bytes: u32,
     /// Slots for registered files and sockets.
     pub descriptors_max: u32,
+    /// The ring's thread sleeps in the event loop of another runtime (`outside`), not in its turns.
+    pub sleeps_outside: bool,
 }
 
 impl Default for RingOptions {
@@ -223,6 +228,7 @@ impl Default for RingOptions {
             receive_buffers_count: 64,
             receive_buffer_bytes: 64 * 1024,
             descriptors_max: 16 * 1024,
+            sleeps_outside: false,
         }
     }
 }
@@ -528,6 +534,36 @@ impl Ring {
         on!(self, next())
     }
 
+    // ---- Sleeps of another runtime -----------------------------------------------------------
+
+    /// The descriptor that a ring made with `sleeps_outside` is awaited on: 8 bytes can be read of it
+    /// when a sleep has to end. `host` wakes who awaits it, should that have failed.
+    ///
+    /// Precondition: called once, on a ring of the kernel.
+    pub fn outside(&mut self, host: std::task::Waker) -> OwnedFd {
+        match &mut self.0 {
+            Backend::Kernel(ring) => ring.outside(host),
+            Backend::Sim(_) => unreachable!("simulated shards sleep in their turns"),
+        }
+    }
+
+    /// Submits everything queued. True when the caller may now await the descriptor: it becomes
+    /// readable for all that a turn that sleeps would return for. After that comes `end_outside_sleep`.
+    pub fn begin_outside_sleep(&mut self, sleep: Sleep) -> bool {
+        match &mut self.0 {
+            Backend::Kernel(ring) => ring.begin_outside_sleep(sleep),
+            Backend::Sim(_) => unreachable!("simulated shards sleep in their turns"),
+        }
+    }
+
+    /// The next turn must not sleep: it collects what ended the sleep.
+    pub fn end_outside_sleep(&mut self) {
+        match &mut self.0 {
+            Backend::Kernel(ring) => ring.end_outside_sleep(),
+            Backend::Sim(_) => unreachable!("simulated shards sleep in their turns"),
+        }
+    }
+
     pub fn waker(&mut self) -> Waker {
         match &mut self.0 {
             Backend::Kernel(ring) => Waker(WakerKind::Kernel(ring.waker())),
@@ -543,6 +579,15 @@ impl Waker {
         match &self.0 {
             WakerKind::Kernel(waker) => waker.wake(),
             WakerKind::Sim(waker) => waker.wake(),
+        }
+    }
+
+    /// True when the ring has something for a turn, as far as can be seen from another thread: of rings
+    /// that sleep outside only. The others sleep in the kernel, which sees for itself.
+    pub fn has_work(&self) -> bool {
+        match &self.0 {
+            WakerKind::Kernel(waker) => waker.has_work(),
+            WakerKind::Sim(_) => false,
         }
     }
 

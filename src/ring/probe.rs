@@ -84,6 +84,7 @@ pub fn flush_probe(dir: &Path, writes_count: usize, group_bytes: usize) -> Resul
         receive_buffers_count: 1,
         receive_buffer_bytes: ALIGNMENT_BYTES as u32,
         descriptors_max: 8,
+        sleeps_outside: false,
     };
     let ring = Ring::kernel(&options).map_err(ProbeError::Ring)?;
     let mut probe = Probe { ring, path: dir.join(FILE_NAME) };

@@ -11,6 +11,7 @@ use super::config_file::{Given, Settings};
 use crate::base::ids::NodeId;
 use crate::catalog::broker_config::{self, BrokerConfig, BrokerSettings};
 use crate::catalog::decide::CreationDefaults;
+use crate::shard::host::HostKind;
 
 /// Every broker setting that Apache Kafka 4.3 knows, one per line.
 const KAFKA_SETTINGS: &str = include_str!("kafka_broker_settings.txt");
@@ -76,6 +77,11 @@ pub const FIELDS: &[Field] = &[
         "group.min.session.timeout.ms",
         "6000",
         "Smallest session timeout a member may ask for. Milliseconds, 1 or more.",
+    ),
+    field(
+        "host",
+        "plain",
+        "What runs a shard's loop and sleeps for it: plain (its thread), or glommio (an executor of glommio; not in every build, and it costs more CPU). Corelane's own setting.",
     ),
     field(
         "journal.bytes",
@@ -177,6 +183,7 @@ pub struct Config {
     pub advertised: Vec<Advertised>,
     pub admin: Option<SocketAddr>,
     pub cores: Cores,
+    pub host: HostKind,
     pub journal_bytes: u64,
     pub tail_pool_bytes: u64,
     pub request_bytes_max: usize,
@@ -300,6 +307,7 @@ impl Config {
                 address => Some(resolve(address).map_err(|why| reader.wrong("admin.listener", &why))?),
             },
             cores: cores(&reader)?,
+            host: host(&reader)?,
             journal_bytes,
             tail_pool_bytes: reader.number("tail.pool.bytes", 1 << 20, 1 << 40)? as u64,
             request_bytes_max: reader.number("socket.request.max.bytes", 1 << 20, i64::from(i32::MAX))?
@@ -352,6 +360,20 @@ impl Config {
     /// What may change, as the catalog begins with it.
     pub fn broker_settings(&self) -> BrokerSettings {
         BrokerSettings::new(self.broker.clone(), self.given.clone())
+    }
+}
+
+fn host(reader: &Reader) -> Result<HostKind, ConfigError> {
+    match reader.text("host").trim() {
+        "plain" => Ok(HostKind::Plain),
+        #[cfg(feature = "glommio")]
+        "glommio" => Ok(HostKind::Glommio),
+        #[cfg(not(feature = "glommio"))]
+        "glommio" => Err(reader.wrong(
+            "host",
+            "this build is without it; `cargo build --release --features glommio` makes one with it",
+        )),
+        _ => Err(reader.wrong("host", "must be plain or glommio")),
     }
 }
 
@@ -563,6 +585,7 @@ mod tests {
             ("advertised.listeners", "PLAINTEXT://0.0.0.0:9092"),
             ("advertised.listeners", "OTHER://h:1"),
             ("cores", "a"),
+            ("host", "tokio"),
             ("auto.create.topics.enable", "yes"),
             ("log.cleaner.io.max.bytes.per.second", "0"),
             ("log.cleaner.enable", "perhaps"),
@@ -575,6 +598,16 @@ mod tests {
             let error = read(&[(name, value)]).expect_err(name);
             assert!(error.contains(name) && error.contains("test"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_host_that_this_build_lacks_is_refused_with_how_to_build_it() {
+        assert_eq!(read(&[]).expect("valid").host, HostKind::Plain);
+        let asked = read(&[("host", "glommio")]);
+        #[cfg(feature = "glommio")]
+        assert_eq!(asked.expect("built in").host, HostKind::Glommio);
+        #[cfg(not(feature = "glommio"))]
+        assert!(asked.expect_err("not built in").contains("--features glommio"));
     }
 
     #[test]

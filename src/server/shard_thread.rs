@@ -18,15 +18,16 @@ use crate::log::{Lane, LaneOptions};
 use crate::metrics::Cells;
 use crate::metrics::directory::DirectoryCells;
 use crate::protocol::cold::COLD_BYTES_MAX;
-use crate::ring::{ListenerId, Ring, RingOptions, Waker};
+use crate::ring::{ListenerId, Ring, Waker};
 use crate::shard::clients::{ClientLimits, Clients};
 use crate::shard::directories::Directories;
+use crate::shard::host::Runner;
 use crate::shard::mail::{Mail, Mailbox, Peer};
 use crate::shard::metadata::Metadata;
 use crate::shard::room::RoomOptions;
 use crate::shard::storage::Storage;
 use crate::shard::worker::WorkerHandle;
-use crate::shard::{Shard, ShardParts, host};
+use crate::shard::{Shard, ShardParts};
 
 /// Files of a lane's journal.
 const JOURNAL_FILES_COUNT: u32 = 4;
@@ -106,11 +107,10 @@ pub fn spawn(setup: ShardSetup) -> Result<Spawned, String> {
             {
                 tracing::warn!(core, "the shard couldn't be pinned; it runs where the kernel puts it");
             }
-            let (mut ring, storage) = match recover(&setup) {
-                Ok((mut ring, storage, mut built)) => {
-                    built.waker = ring.waker();
+            let (runner, mut ring, storage) = match recover(&setup) {
+                Ok((runner, ring, storage, built)) => {
                     built_sender.send(Ok(built)).ok();
-                    (ring, storage)
+                    (runner, ring, storage)
                 }
                 Err(error) => {
                     built_sender.send(Err(error)).ok();
@@ -129,14 +129,16 @@ pub fn spawn(setup: ShardSetup) -> Result<Spawned, String> {
                 }
             };
             let Ok(peers) = serve_receiver.recv() else { return Ok(()) };
-            serve_until_stopped(setup, ring, storage, listeners, peers)
+            serve_until_stopped(setup, &runner, ring, storage, listeners, peers)
         })
         .map_err(|error| format!("the thread {name} can't be started: {error}"))?;
     Ok((thread, Steps { built, listen, listening, serve }))
 }
 
-fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
-    let mut ring = Ring::kernel(&RingOptions::default()).map_err(|error| error.to_string())?;
+fn recover(setup: &ShardSetup) -> Result<(Runner, Ring, Storage, Built), String> {
+    let host = setup.config.host;
+    let mut ring = Ring::kernel(&host.ring_options()).map_err(|error| error.to_string())?;
+    let runner = Runner::new(host)?;
     let began = Instant::now();
     let mut lanes = Vec::new();
     let mut built = Built {
@@ -172,7 +174,7 @@ fn recover(setup: &ShardSetup) -> Result<(Ring, Storage, Built), String> {
         }
     }
     built.recovery_ms = began.elapsed().as_millis() as u64;
-    Ok((ring, Storage::new(setup.id, lanes, setup.worker.clone()), built))
+    Ok((runner, ring, Storage::new(setup.id, lanes, setup.worker.clone()), built))
 }
 
 /// The lane's share of what the configuration allows.
@@ -216,6 +218,7 @@ fn listen_all(
 
 fn serve_until_stopped(
     setup: ShardSetup,
+    runner: &Runner,
     ring: Ring,
     storage: Storage,
     listeners: Vec<ListenerId>,
@@ -263,6 +266,6 @@ fn serve_until_stopped(
             ..coordinator::Options::default()
         },
     });
-    host::run(&mut shard, setup.cells);
+    runner.run(&mut shard, setup.cells);
     shard.stop().map_err(|error| error.to_string())
 }

@@ -1,9 +1,10 @@
-//! Watchdog: notices, from outside, a shard that makes no turn while mail waits for it.
+//! Watchdog: notices, from outside, a shard that makes no turn while mail or its ring waits for it.
 //!
 //! A shard that sleeps through its wake-up would be silent for ever, since wakes after the first
 //! find it already woken; one that hangs in a turn can't say so itself. The control thread looks
 //! at every shard: mail at two looks in a row and no turn between them is told and counted, and
-//! the shard is woken whatever its sleep protocol says. (A read or write of a file that hangs is
+//! the shard is woken whatever its sleep protocol says; likewise where a runtime sleeps for the shard's
+//! ring, and the ring has something for it. (A read or write of a file that hangs is
 //! not seen here: its shard goes on turning, and sees it itself, in `shard::room`.)
 
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl Watched {
     /// it was woken then.
     fn look(&mut self) -> bool {
         let turns = self.cells.get(Metric::Turns);
-        let waits = self.queues.iter().any(|queue| !queue.is_empty());
+        let waits = self.queues.iter().any(|queue| !queue.is_empty()) || self.waker.has_work();
         let before = std::mem::replace(&mut self.waited_at, waits.then_some(turns));
         if !waits || before != Some(turns) {
             return false;
@@ -58,7 +59,7 @@ pub async fn run(mut shards: Vec<Watched>, is_stopping: impl Fn() -> bool) {
                 tracing::warn!(
                     shard,
                     wakes = watched.wakes_count,
-                    "made no turn for {} ms while mail waited: its core is taken by another process, or \
+                    "made no turn for {} ms while something waited for it: its core is taken by another process, or \
                      it hangs; the watchdog woke it",
                     LOOK_EVERY.as_millis()
                 );

@@ -1,13 +1,15 @@
 //! Host: calls a shard's turn and sleeps between turns. The plain host: one pinned thread.
 //!
 //! Housekeeping gets a share of the turns while there is traffic, and everything while there is
-//! none; a shard without either sleeps in its ring.
+//! none; a shard without either sleeps in its ring, or where its host sleeps (`glommio_host`).
 
 use super::Shard;
+#[cfg(feature = "glommio")]
+use super::glommio_host::Executor;
 use crate::log::{Lane, LaneError, LaneStats};
 use crate::metrics::Cells;
 use crate::metrics::inventory::Metric;
-use crate::ring::Sleep;
+use crate::ring::{RingOptions, Sleep};
 
 /// Turns with traffic per step of housekeeping.
 const TURNS_PER_STEP: u32 = 4;
@@ -15,13 +17,51 @@ const TURNS_PER_STEP: u32 = 4;
 /// Turns per copy of counters to the cells.
 const TURNS_PER_COUNT: u64 = 64;
 
-/// Runs until the shard is stopped and its clients are gone.
-pub fn run(shard: &mut Shard, cells: &Cells) {
-    let mut host = Host::default();
-    while !shard.is_stopped() {
-        host.step(shard, cells, Sleep::Forever);
+/// Who hosts the shards of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostKind {
+    Plain,
+    #[cfg(feature = "glommio")]
+    Glommio,
+}
+
+impl HostKind {
+    /// What a shard's ring must be made with.
+    pub fn ring_options(self) -> RingOptions {
+        RingOptions { sleeps_outside: self != Self::Plain, ..RingOptions::default() }
     }
-    shard.count(cells);
+}
+
+/// Runs a shard on the thread that made it.
+pub enum Runner {
+    Plain,
+    #[cfg(feature = "glommio")]
+    Glommio(Executor),
+}
+
+impl Runner {
+    pub fn new(kind: HostKind) -> Result<Self, String> {
+        match kind {
+            HostKind::Plain => Ok(Self::Plain),
+            #[cfg(feature = "glommio")]
+            HostKind::Glommio => Executor::new().map(Self::Glommio),
+        }
+    }
+
+    /// Runs until the shard is stopped and its clients are gone.
+    pub fn run(&self, shard: &mut Shard, cells: &Cells) {
+        match self {
+            Self::Plain => {
+                let mut host = Host::default();
+                while !shard.is_stopped() {
+                    host.step(shard, cells, Sleep::Forever);
+                }
+            }
+            #[cfg(feature = "glommio")]
+            Self::Glommio(executor) => executor.run(shard, cells),
+        }
+        shard.count(cells);
+    }
 }
 
 /// What goes on from turn to turn.
@@ -48,13 +88,22 @@ impl Host {
 
     /// One turn and its share of housekeeping; it doesn't sleep longer than `sleep_max`.
     pub fn step(&mut self, shard: &mut Shard, cells: &Cells, sleep_max: Sleep) {
-        let sleep = if self.more {
-            Sleep::No
-        } else {
-            // Counters are written before a sleep, so that an idle shard's are exact.
-            shard.count(cells);
-            shard.prepare_sleep().min(sleep_max)
-        };
+        let sleep = self.prepare_sleep(shard, cells).min(sleep_max);
+        self.turn(shard, cells, sleep);
+    }
+
+    /// How long a sleep may be now; it is announced. The turn follows.
+    pub fn prepare_sleep(&self, shard: &mut Shard, cells: &Cells) -> Sleep {
+        if self.more {
+            return Sleep::No;
+        }
+        // Counters are written before a sleep, so that an idle shard's are exact.
+        shard.count(cells);
+        shard.prepare_sleep()
+    }
+
+    /// The turn after `prepare_sleep`, and its share of housekeeping.
+    pub fn turn(&mut self, shard: &mut Shard, cells: &Cells, sleep: Sleep) {
         let busy = shard.turn(sleep);
         self.turns += 1;
         cells.set(Metric::Turns, self.turns);

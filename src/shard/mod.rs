@@ -15,6 +15,8 @@ pub mod delete_records;
 pub mod directories;
 pub mod fetch;
 pub mod gather;
+#[cfg(feature = "glommio")]
+pub mod glommio_host;
 pub mod groups;
 pub mod host;
 pub mod log_limit;

@@ -15,11 +15,12 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// One unpinned shard and a small journal, unless `settings` say otherwise.
+    /// One unpinned shard and a small journal, unless `settings` say otherwise. `CORELANE_HOST` chooses its host.
     pub fn start(data: &Path, settings: &[&str]) -> Self {
         let mut all = vec!["cores=unpinned".to_string(), "journal.bytes=16777216".to_string()];
         all.push("group.initial.rebalance.delay.ms=100".to_string());
         all.push("admin.listener=127.0.0.1:0".to_string());
+        all.extend(std::env::var("CORELANE_HOST").ok().map(|host| format!("host={host}")));
         all.extend(settings.iter().map(|setting| setting.to_string()));
         Self::start_on(data, "127.0.0.1:0", all)
     }

@@ -10,6 +10,7 @@
 
 mod files;
 mod listeners;
+mod outside;
 mod receive_buffers;
 mod send_file;
 mod setup;
@@ -37,7 +38,11 @@ use super::{
 use crate::base::ids::{MonotonicNs, WallMs};
 use crate::base::slab::{Key, Slab};
 use crate::metrics::tally::{Tally, called};
+#[cfg(feature = "glommio")]
+pub use outside::adopt;
 pub use send_file::CachedDescriptor;
+#[cfg(feature = "glommio")]
+pub use setup::retry_short_memory;
 pub use wake::KernelWaker;
 
 /// The upper 8 bits of `user_data`; the lower 56 are a slab key where there is one.
@@ -46,6 +51,8 @@ const WAKE_POLL: u64 = 1 << 56;
 const FLUSH_POLL: u64 = 2 << 56;
 /// Cancellations and closes: their result decides nothing.
 const IGNORED: u64 = 3 << 56;
+/// The end of a sleep outside.
+const ALARM: u64 = 4 << 56;
 
 /// How long `drop` waits for cancelled operations to give their memory back.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -134,6 +141,8 @@ pub struct KernelRing {
     reaped: VecDeque<Entry>,
     completions: VecDeque<Completion>,
     wake: Arc<wake::WakeState>,
+    /// There when the ring's thread sleeps outside.
+    alarm: Option<outside::Alarm>,
     prepared: bool,
     truncate_on_ring: bool,
     direct_io_missing: bool,
@@ -161,7 +170,8 @@ impl KernelRing {
     ) -> Result<Self, RingError> {
         let ring = setup::main_ring(options)?;
         let flush_ring = setup::flush_ring()?;
-        let wake = wake::WakeState::new().map_err(|errno| setup::explain(&errno.into()))?;
+        let wake =
+            wake::WakeState::new(options.sleeps_outside).map_err(|errno| setup::explain(&errno.into()))?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).map_err(|error| setup::explain(&error))?;
         let features = features(&probe);
@@ -182,13 +192,18 @@ impl KernelRing {
             reaped: VecDeque::new(),
             completions: VecDeque::new(),
             wake: Arc::new(wake),
+            alarm: options.sleeps_outside.then(outside::Alarm::default),
             prepared: false,
             truncate_on_ring: features.truncate,
             direct_io_missing: false,
             now: MonotonicNs(0),
             wall_now: WallMs(0),
         };
-        this.arm_wake_poll();
+        if options.sleeps_outside {
+            this.register_eventfd().map_err(|error| setup::explain(&error))?;
+        } else {
+            this.arm_wake_poll();
+        }
         this.read_clocks();
         Ok(this)
     }
@@ -419,6 +434,7 @@ impl KernelRing {
             WAKE_POLL if cqueue::more(entry.flags) => {}
             WAKE_POLL => self.arm_wake_poll(),
             FLUSH_POLL => self.flush_poll_armed = false,
+            ALARM => self.alarm_rang(),
             IGNORED => {}
             other => unreachable!("no submission carries {other:#x}"),
         }

@@ -21,7 +21,7 @@ const WORKERS_MAX: [u32; 2] = [16, 16];
 
 /// The shard's own ring: one issuer, completions only when it enters the kernel.
 pub(super) fn main_ring(options: &RingOptions) -> Result<IoUring, RingError> {
-    let ring = retry(|| {
+    let ring = retry_short_memory(|| {
         IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -29,7 +29,8 @@ pub(super) fn main_ring(options: &RingOptions) -> Result<IoUring, RingError> {
             .setup_clamp()
             .setup_cqsize(options.entries_count * 4)
             .build(options.entries_count)
-    })?;
+    })
+    .map_err(|error| explain(&error))?;
     let mut workers_max = WORKERS_MAX;
     ring.submitter().register_iowq_max_workers(&mut workers_max).map_err(|error| explain(&error))?;
     Ok(ring)
@@ -38,20 +39,22 @@ pub(super) fn main_ring(options: &RingOptions) -> Result<IoUring, RingError> {
 /// The second ring, for flushes: completions are posted by the worker that ran the flush, so they
 /// don't wait until the shard enters the kernel.
 pub(super) fn flush_ring() -> Result<IoUring, RingError> {
-    retry(|| IoUring::builder().setup_clamp().build(FLUSH_ENTRIES_COUNT))
+    retry_short_memory(|| IoUring::builder().setup_clamp().build(FLUSH_ENTRIES_COUNT))
+        .map_err(|error| explain(&error))
 }
 
-fn retry(mut build: impl FnMut() -> io::Result<IoUring>) -> Result<IoUring, RingError> {
+/// Builds what locks memory, again for a while when that is short.
+pub fn retry_short_memory<T>(mut build: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let end = Instant::now() + RETRY_MAX;
     let mut pause = Duration::from_millis(5);
     loop {
         match build() {
-            Ok(ring) => return Ok(ring),
+            Ok(built) => return Ok(built),
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < end => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(200));
             }
-            Err(error) => return Err(explain(&error)),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -121,7 +124,7 @@ mod tests {
     #[test]
     fn only_short_memory_is_tried_again() {
         let mut tries = 0;
-        let result = retry(|| {
+        let result = retry_short_memory(|| -> io::Result<()> {
             tries += 1;
             Err(io::Error::from_raw_os_error(if tries < 3 { libc::ENOMEM } else { libc::EPERM }))
         });

@@ -17,9 +17,11 @@
 //! comes before the announcement leaves WOKEN there and the sleep is called off; one that comes
 //! after it finds ASLEEP and writes the eventfd, which ends the sleep however late the write is.
 
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::metrics::tally::{Tally, called};
@@ -31,12 +33,21 @@ const WOKEN: u8 = 2;
 pub(super) struct WakeState {
     word: AtomicU8,
     pub(super) eventfd: EventFd,
+    pub(super) outside: OnceLock<Outside>,
+}
+
+/// Of a ring whose thread sleeps in another runtime.
+pub(super) struct Outside {
+    pub(super) ring: OwnedFd,
+    pub(super) host: std::task::Waker,
 }
 
 impl WakeState {
-    pub(super) fn new() -> nix::Result<Self> {
-        let eventfd = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { word: AtomicU8::new(AWAKE), eventfd })
+    /// Another ring's read of one that doesn't block may end at once, with nothing read.
+    pub(super) fn new(sleeps_outside: bool) -> nix::Result<Self> {
+        let blocks = if sleeps_outside { EfdFlags::empty() } else { EfdFlags::EFD_NONBLOCK };
+        let eventfd = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | blocks)?;
+        Ok(Self { word: AtomicU8::new(AWAKE), eventfd, outside: OnceLock::new() })
     }
 
     /// Announces a sleep. False, and nothing announced, when a wake came since the last `take`.
@@ -84,5 +95,14 @@ impl KernelWaker {
     pub fn wake_by_force(&self) {
         self.0.word.swap(WOKEN, Ordering::AcqRel);
         self.0.end_sleep();
+        if let Some(outside) = self.0.outside.get() {
+            outside.host.wake_by_ref();
+        }
+    }
+
+    pub fn has_work(&self) -> bool {
+        let Some(outside) = self.0.outside.get() else { return false };
+        let mut looked = [PollFd::new(outside.ring.as_fd(), PollFlags::POLLIN)];
+        poll(&mut looked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 }

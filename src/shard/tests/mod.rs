@@ -6,6 +6,7 @@ mod compaction;
 mod counts;
 mod directories;
 mod fenced;
+mod hosts;
 mod large_frames;
 mod plans;
 mod producers;
@@ -33,8 +34,8 @@ use crate::base::ids::{
 use crate::base::queue::{self, Receiver, Sender};
 use crate::catalog::broker_config::BrokerSettings;
 use crate::catalog::{Catalog, MetadataRecord, Replica};
-use crate::control::DetachedControl;
 use crate::control::command::ControlEvent;
+use crate::control::{ControlHandle, DetachedControl};
 use crate::coordinator;
 use crate::log::{Lane, LaneOptions, prepare_dir};
 use crate::metrics::Cells;
@@ -45,7 +46,7 @@ use crate::protocol::compression::Codecs;
 use crate::protocol::reader::Reader;
 use crate::protocol::writer::Writer;
 use crate::ring::sim::{SimClient, World};
-use crate::ring::{Ring, Sleep};
+use crate::ring::{ListenerId, Ring, Sleep};
 
 const TOPIC_ID: TopicId = TopicId(*b"topic of a test!");
 const NODE: NodeId = NodeId(1);
@@ -89,6 +90,69 @@ fn target(partition: i32) -> TopicPartition {
     TopicPartition { topic_id: TOPIC_ID, partition: PartitionId(partition) }
 }
 
+/// A topic "t" with a partition in each lane.
+fn records(directories_count: u16, lanes_count: u16) -> Vec<MetadataRecord> {
+    let mut records = vec![
+        MetadataRecord::ClusterCreated { cluster_id: "test".into() },
+        MetadataRecord::NodeStarted { node: NODE, incarnation: 1, lanes_count },
+        MetadataRecord::TopicCreated { name: "t".into(), topic_id: TOPIC_ID, settings: Default::default() },
+    ];
+    records.extend((0..directories_count).map(|directory| MetadataRecord::DirectoryOpened {
+        node: NODE,
+        directory: directory_id(directory),
+        path: directory_path(directory).display().to_string(),
+        lanes: (directory..lanes_count).step_by(usize::from(directories_count)).map(LaneId).collect(),
+    }));
+    records.extend((0..lanes_count).map(|lane| MetadataRecord::PartitionCreated {
+        topic_id: TOPIC_ID,
+        partition: PartitionId(i32::from(lane)),
+        replicas: vec![Replica { node: NODE, lane: LaneId(lane) }],
+        leader_epoch: LeaderEpoch(0),
+    }));
+    records
+}
+
+/// A small lane.
+fn recovered(ring: &mut Ring, dir: PathBuf, lane: LaneId, owner: u8) -> Lane {
+    let options = LaneOptions {
+        journal_bytes: 4 << 20,
+        journal_files_count: 4,
+        group_bytes_max: 1 << 20,
+        tail_pool_bytes: 2 << 20,
+        ..LaneOptions::new(dir, lane, owner)
+    };
+    prepare_dir(ring, &options.dir, owner).expect("no fault was asked for");
+    Lane::recover(ring, options).expect("no fault was asked for").0
+}
+
+/// A shard without directories.
+fn parts(
+    id: ShardId,
+    ring: Ring,
+    listeners: Vec<ListenerId>,
+    storage: Storage,
+    (known, control): (Catalog, ControlHandle),
+    mailbox: Mailbox,
+) -> ShardParts {
+    let limits =
+        ClientLimits { request_bytes_max: 4 << 20, cold_request_bytes_max: 1 << 20, idle_ms_max: 600_000 };
+    let endpoint = Endpoint { host: "test".into(), port: address().port() };
+    ShardParts {
+        id,
+        ring,
+        clients: Clients::new(listeners, limits),
+        storage,
+        metadata: Metadata::new(known, control, vec![endpoint], Vec::new(), false, 1),
+        mailbox,
+        directories: Directories::new(Vec::new(), RoomOptions::default()),
+        group_options: coordinator::Options::default(),
+        retention_check_ms: 300_000,
+        is_cleaning: true,
+        stages: &Cells::leaked().stages,
+        slow_ms: 100,
+    }
+}
+
 fn catalog(records: &[MetadataRecord]) -> Catalog {
     let mut catalog = Catalog::new(NODE, BrokerSettings::default());
     records.iter().for_each(|record| catalog.apply(record));
@@ -103,27 +167,6 @@ impl Machine {
     fn with_directories(directories_count: u16, shards_count: usize, lanes_count: u16) -> Self {
         let world = World::new(1);
         world.make_dirs(&PathBuf::from("/"));
-        let mut records = vec![
-            MetadataRecord::ClusterCreated { cluster_id: "test".into() },
-            MetadataRecord::NodeStarted { node: NODE, incarnation: 1, lanes_count },
-            MetadataRecord::TopicCreated {
-                name: "t".into(),
-                topic_id: TOPIC_ID,
-                settings: Default::default(),
-            },
-        ];
-        records.extend((0..directories_count).map(|directory| MetadataRecord::DirectoryOpened {
-            node: NODE,
-            directory: directory_id(directory),
-            path: directory_path(directory).display().to_string(),
-            lanes: (directory..lanes_count).step_by(usize::from(directories_count)).map(LaneId).collect(),
-        }));
-        records.extend((0..lanes_count).map(|lane| MetadataRecord::PartitionCreated {
-            topic_id: TOPIC_ID,
-            partition: PartitionId(i32::from(lane)),
-            replicas: vec![Replica { node: NODE, lane: LaneId(lane) }],
-            leader_epoch: LeaderEpoch(0),
-        }));
         let mut machine = Self {
             world,
             lanes_count,
@@ -131,7 +174,7 @@ impl Machine {
             directories: Vec::new(),
             unused: None,
             rooms: RoomOptions { free_bytes_min: 0, ..RoomOptions::default() },
-            records,
+            records: records(directories_count, lanes_count),
             shards: Vec::new(),
             senders: Vec::new(),
             cells: Cells::leaked(),
@@ -166,49 +209,27 @@ impl Machine {
                 .collect();
             let recovered = lanes.iter().enumerate().map(|(index, lane)| {
                 let owner = Storage::token_owner(index);
-                let options = LaneOptions {
-                    journal_bytes: 4 << 20,
-                    journal_files_count: 4,
-                    group_bytes_max: 1 << 20,
-                    tail_pool_bytes: 2 << 20,
-                    ..LaneOptions::new(directory_path(lane.0 % self.directories_count), *lane, owner)
-                };
-                prepare_dir(&mut ring, &options.dir, owner).expect("no fault was asked for");
-                Lane::recover(&mut ring, options).expect("no fault was asked for").0
+                recovered(&mut ring, directory_path(lane.0 % self.directories_count), *lane, owner)
             });
             let storage = Storage::new(id, recovered.collect(), WorkerHandle::new().0);
             // Clients reach the first shard, so that a test knows what has to be mailed.
             let listeners =
                 if index == 0 { vec![ring.listen(address()).expect("the port is free").0] } else { vec![] };
-            let limits = ClientLimits {
-                request_bytes_max: 4 << 20,
-                cold_request_bytes_max: 1 << 20,
-                idle_ms_max: 600_000,
-            };
             let mut known = catalog(&self.records);
             self.unused.into_iter().for_each(|directory| {
                 known.directories.fail(directory_id(directory));
             });
             let shard = Shard::new(ShardParts {
-                id,
-                ring,
-                clients: Clients::new(listeners, limits),
-                storage,
-                metadata: Metadata::new(
-                    known,
-                    self._control.handle(index),
-                    vec![Endpoint { host: "test".into(), port: address().port() }],
-                    Vec::new(),
-                    false,
-                    1,
-                ),
-                mailbox: Mailbox::new(id, peers, receivers),
                 directories: Directories::new(self.directories.clone(), self.rooms),
-                group_options: coordinator::Options::default(),
-                retention_check_ms: 300_000,
-                is_cleaning: true,
                 stages,
-                slow_ms: 100,
+                ..parts(
+                    id,
+                    ring,
+                    listeners,
+                    storage,
+                    (known, self._control.handle(index)),
+                    Mailbox::new(id, peers, receivers),
+                )
             });
             self.shards.push((shard, Host::default()));
         }
@@ -367,9 +388,13 @@ fn fetch(partition: i32, offset: i64) -> Vec<u8> {
 }
 
 fn fetch_at_most(bytes_max: i32, partition: i32, offset: i64) -> Vec<u8> {
+    fetch_within(i32::MAX, bytes_max, partition, offset)
+}
+
+fn fetch_within(wait_ms: i32, bytes_max: i32, partition: i32, offset: i64) -> Vec<u8> {
     frame((1, 12), |writer| {
         writer.i32(-1);
-        writer.i32(i32::MAX);
+        writer.i32(wait_ms);
         writer.i32(1);
         writer.i32(i32::MAX);
         writer.i8(0);
