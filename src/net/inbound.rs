@@ -172,12 +172,14 @@ impl Inbound {
         self.from = 0;
     }
 
-    /// Bytes that the frame lacks which has begun; 0 where its length isn't known yet. What was pushed last
-    /// ended with it, so that it was found to be allowed.
+    /// Bytes that the frame lacks which has begun; 0 where its length isn't known yet. That it is allowed was
+    /// found when its beginning was pushed.
     pub fn missing_bytes(&self) -> usize {
         let pending = &self.pending[self.from..];
-        let length = pending.first_chunk::<LENGTH_BYTES>().map_or(0, |length| u32::from_be_bytes(*length));
-        if length == 0 { 0 } else { (LENGTH_BYTES + length as usize).saturating_sub(pending.len()) }
+        match split(pending, usize::MAX) {
+            Ok(Split::Need(Some(need_bytes))) => need_bytes - pending.len(),
+            _ => 0,
+        }
     }
 
     /// The buffer of the frame that has begun, with room for all of it; it goes on with `fill_end`.
