@@ -594,6 +594,16 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_this_build_lacks_is_refused_with_how_to_build_it() {
+        assert_eq!(read(&[]).expect("valid").host, HostKind::Plain);
+        let asked = read(&[("host", "glommio")]);
+        #[cfg(feature = "glommio")]
+        assert_eq!(asked.expect("built in").host, HostKind::Glommio);
+        #[cfg(not(feature = "glommio"))]
+        assert!(asked.expect_err("not built in").contains("--features glommio"));
+    }
+
+    #[test]
     fn several_log_directories() {
         let dirs = |pairs: &[(&str, &str)]| read(pairs).expect("valid").log_dirs;
         assert_eq!(dirs(&[]), [PathBuf::from("./corelane-data")]);

@@ -10,7 +10,7 @@
 //! So a sleep begins with both the permission and a look behind it; what comes later is written,
 //! and stays readable until somebody awaits it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
 use io_uring::opcode;
@@ -92,9 +92,10 @@ impl KernelRing {
 }
 
 /// Gives a descriptor to a type that has no safe way to take it.
-pub fn adopt<T: FromRawFd>(descriptor: OwnedFd) -> T {
+#[cfg(feature = "glommio")]
+pub fn adopt<T: std::os::fd::FromRawFd>(descriptor: OwnedFd) -> T {
     // SAFETY: the descriptor is open, and owned by nobody else from here on.
-    unsafe { T::from_raw_fd(descriptor.into_raw_fd()) }
+    unsafe { T::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(descriptor)) }
 }
 
 fn duplicate(descriptor: BorrowedFd<'_>) -> OwnedFd {

@@ -41,7 +41,7 @@ pub(super) struct Outside {
 }
 
 impl WakeState {
-    /// Of an eventfd that doesn't block another ring's read would end at once, with nothing read.
+    /// Another ring's read of one that doesn't block may end at once, with nothing read.
     pub(super) fn new(sleeps_outside: bool) -> nix::Result<Self> {
         let blocks = if sleeps_outside { EfdFlags::empty() } else { EfdFlags::EFD_NONBLOCK };
         let eventfd = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | blocks)?;
