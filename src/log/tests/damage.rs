@@ -238,6 +238,17 @@ fn lane_files(harness: &Harness) -> Vec<(String, u64)> {
     files.map(sized).collect()
 }
 
+/// Says what was changed when an assertion fails.
+struct Told(String);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("after a change of {}", self.0);
+        }
+    }
+}
+
 type Outcomes = BTreeMap<(String, Outcome), u64>;
 
 /// Changes each of `files` at every `step`th place of so many per byte, and counts what came of it.
@@ -251,6 +262,7 @@ fn change_all(
     for (path, bytes) in files {
         let file = PathBuf::from(path);
         for place in (step / 2..bytes * places_per_byte).step_by(step as usize) {
+            let _told = Told(format!("{path}, place {place}"));
             let outcome = outcome_of(harness, |world| change(world, &file, place));
             *outcomes.entry((kind_of(path).to_owned(), outcome)).or_default() += 1;
         }
