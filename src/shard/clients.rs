@@ -347,18 +347,13 @@ impl Core {
     fn resume_reading(&mut self, ring: &mut Ring, key: Key) {
         let may_resume = !self.storage.has_stalled();
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        if connection.paused && !connection.closing {
-            let outbound = &connection.outbound;
-            let has_room =
-                outbound.len() < IN_FLIGHT_RESUME && outbound.cost_bytes() < IN_FLIGHT_BYTES_RESUME;
-            if may_resume && has_room {
-                connection.paused = false;
-                self.feed(ring, key, &[]);
-            } else if connection.receiver == Receiver::Armed {
-                connection.receiver = Receiver::Stopping;
-                ring.receive_stop(connection.socket);
-            }
-        } else if connection.receiver == Receiver::Armed && connection.wants_filling() {
+        let outbound = &connection.outbound;
+        let has_room = outbound.len() < IN_FLIGHT_RESUME && outbound.cost_bytes() < IN_FLIGHT_BYTES_RESUME;
+        let waits = connection.paused && !connection.closing;
+        if waits && may_resume && has_room {
+            connection.paused = false;
+            self.feed(ring, key, &[]);
+        } else if connection.receiver == Receiver::Armed && (waits || connection.wants_filling()) {
             connection.receiver = Receiver::Stopping;
             ring.receive_stop(connection.socket);
         }

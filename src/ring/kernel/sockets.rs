@@ -90,55 +90,50 @@ impl KernelRing {
 
     // ---- Receiving ---------------------------------------------------------------------------
 
-    pub fn receive_start(&mut self, socket: SocketId) {
+    /// Of a socket whose receiver is about to be armed.
+    fn receiver_descriptor(&mut self, socket: SocketId) -> Fd {
         let state = self.socket(socket);
         assert!(state.receiving.is_none(), "one receiver is armed at a time");
         assert!(!state.disconnected, "a disconnected socket receives nothing");
-        self.arm_receive(socket);
+        Fd(state.descriptor.as_raw_fd())
     }
 
-    fn arm_receive(&mut self, socket: SocketId) {
-        let descriptor = Fd(self.socket(socket).descriptor.as_raw_fd());
-        let entry = opcode::RecvMulti::new(descriptor, GROUP).build();
-        let key = self.submit(Operation::Receive { socket }, entry);
+    /// `stopping`: it ends without being asked to.
+    fn arm_receiver(&mut self, socket: SocketId, operation: Operation, entry: squeue::Entry, stopping: bool) {
+        let key = self.submit(operation, entry);
         let state = self.socket(socket);
         state.receiving = Some(key);
-        state.stopping = false;
+        state.stopping = stopping;
+    }
+
+    pub fn receive_start(&mut self, socket: SocketId) {
+        let descriptor = self.receiver_descriptor(socket);
+        let entry = opcode::RecvMulti::new(descriptor, GROUP).build();
+        self.arm_receiver(socket, Operation::Receive { socket }, entry, false);
     }
 
     pub fn receive_once(&mut self, socket: SocketId, bytes: u32) {
-        let state = self.socket(socket);
-        assert!(state.receiving.is_none(), "one receiver is armed at a time");
-        assert!(!state.disconnected, "a disconnected socket receives nothing");
-        let descriptor = Fd(state.descriptor.as_raw_fd());
+        let descriptor = self.receiver_descriptor(socket);
         let entry = opcode::Recv::new(descriptor, std::ptr::null_mut(), bytes).buf_group(GROUP).build();
-        let key = self.submit(Operation::Receive { socket }, entry.flags(squeue::Flags::BUFFER_SELECT));
-        let state = self.socket(socket);
-        state.receiving = Some(key);
-        state.stopping = true;
+        let entry = entry.flags(squeue::Flags::BUFFER_SELECT);
+        self.arm_receiver(socket, Operation::Receive { socket }, entry, true);
     }
 
     pub fn receive_into(&mut self, socket: SocketId, buffer: Vec<u8>, end: usize) {
-        let state = self.socket(socket);
-        assert!(state.receiving.is_none(), "one receiver is armed at a time");
-        assert!(!state.disconnected, "a disconnected socket receives nothing");
         assert!(buffer.len() < end && end <= buffer.capacity(), "the buffer has room");
         self.submit_filling(Filling { socket, buffer, end });
     }
 
     fn submit_filling(&mut self, mut filling: Filling) {
         let socket = filling.socket;
-        let descriptor = Fd(self.socket(socket).descriptor.as_raw_fd());
+        let descriptor = self.receiver_descriptor(socket);
         let bytes = filling.end - filling.buffer.len();
         let room = &mut filling.buffer.spare_capacity_mut()[..bytes];
         // With MSG_WAITALL the kernel goes on by itself after a part, in most cases.
         let entry = opcode::Recv::new(descriptor, room.as_mut_ptr().cast(), bytes as u32)
             .flags(libc::MSG_WAITALL)
             .build();
-        let key = self.submit(Operation::ReceiveInto(filling), entry);
-        let state = self.socket(socket);
-        state.receiving = Some(key);
-        state.stopping = false;
+        self.arm_receiver(socket, Operation::ReceiveInto(filling), entry, false);
     }
 
     pub(super) fn receive_into_completed(&mut self, mut filling: Filling, result: Result<u32, IoError>) {
@@ -226,7 +221,7 @@ impl KernelRing {
             }
             // The kernel ends a receiver when its completion queue overflows: go on.
             Ok(_) | Err(IoError::Os(libc::EINTR | libc::EAGAIN)) => {
-                self.arm_receive(socket);
+                self.receive_start(socket);
                 return;
             }
             Err(IoError::Os(libc::ECANCELED | libc::ENOBUFS)) => Completion::ReceiveStopped { socket },

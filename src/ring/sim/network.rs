@@ -246,16 +246,20 @@ impl Machine {
         }
     }
 
-    /// Ends a receiver for good, or fills its buffer no further.
-    fn end_receiver(&mut self, ring: RingIndex, id: EndId, receiver: Receiver, result: Result<(), IoError>) {
+    /// Tells how a receiver ended that goes on no further.
+    pub(super) fn end_receiver(
+        &mut self,
+        ring: RingIndex,
+        id: EndId,
+        receiver: Receiver,
+        result: Result<(), IoError>,
+    ) {
         let socket = SocketId(id.0);
-        self.post(
-            ring,
-            match receiver {
-                Receiver::Runs | Receiver::Once(_) => Completion::ReceiveEnded { socket, result },
-                Receiver::Into(buffer, _) => Completion::Filled { socket, result, buffer },
-            },
-        );
+        let completion = match receiver {
+            Receiver::Runs | Receiver::Once(_) => Completion::ReceiveEnded { socket, result },
+            Receiver::Into(buffer, _) => Completion::Filled { socket, result, buffer },
+        };
+        self.post(ring, completion);
     }
 
     /// Gives what arrived to an armed receiver.

@@ -39,9 +39,7 @@ pub struct SimRing {
 enum Queued {
     Disk { token: Token, operation: DiskOperation },
     Connect { token: Token, address: SocketAddr },
-    ReceiveStart { socket: SocketId },
-    ReceiveOnce { socket: SocketId, bytes: u32 },
-    ReceiveInto { socket: SocketId, buffer: Vec<u8>, end: usize },
+    Receive { socket: SocketId, receiver: Receiver },
     ReceiveStop { socket: SocketId },
     Send { token: Token, socket: SocketId, buffer: Vec<u8>, from: usize },
     Disconnect { socket: SocketId },
@@ -276,16 +274,16 @@ impl SimRing {
     }
 
     pub fn receive_start(&mut self, socket: SocketId) {
-        self.queued.push(Queued::ReceiveStart { socket });
+        self.queued.push(Queued::Receive { socket, receiver: Receiver::Runs });
     }
 
     pub fn receive_once(&mut self, socket: SocketId, bytes: u32) {
-        self.queued.push(Queued::ReceiveOnce { socket, bytes });
+        self.queued.push(Queued::Receive { socket, receiver: Receiver::Once(bytes as usize) });
     }
 
     pub fn receive_into(&mut self, socket: SocketId, buffer: Vec<u8>, end: usize) {
         assert!(buffer.len() < end && end <= buffer.capacity(), "the buffer has room");
-        self.queued.push(Queued::ReceiveInto { socket, buffer, end });
+        self.queued.push(Queued::Receive { socket, receiver: Receiver::Into(buffer, end) });
     }
 
     pub fn receive_stop(&mut self, socket: SocketId) {
@@ -398,13 +396,7 @@ fn submit(machine: &mut Machine, ring: RingIndex, queued: Queued) {
     match queued {
         Queued::Disk { token, operation } => machine.submit_disk(ring, token, operation),
         Queued::Connect { token, address } if alive => machine.connect_later(ring, token, address),
-        Queued::ReceiveStart { socket } if alive => machine.receive(EndId(socket.0), Receiver::Runs),
-        Queued::ReceiveOnce { socket, bytes } if alive => {
-            machine.receive(EndId(socket.0), Receiver::Once(bytes as usize));
-        }
-        Queued::ReceiveInto { socket, buffer, end } if alive => {
-            machine.receive(EndId(socket.0), Receiver::Into(buffer, end));
-        }
+        Queued::Receive { socket, receiver } if alive => machine.receive(EndId(socket.0), receiver),
         Queued::ReceiveStop { socket } if alive => machine.receive_stop(EndId(socket.0)),
         Queued::Send { token, socket, buffer, from } if alive => {
             machine.send(EndId(socket.0), token, buffer, from);
@@ -414,12 +406,8 @@ fn submit(machine: &mut Machine, ring: RingIndex, queued: Queued) {
         Queued::Connect { token, .. } => {
             machine.post(ring, Completion::Connected { token, result: Err(IoError::Os(libc::EIO)) });
         }
-        Queued::ReceiveInto { socket, buffer, .. } => {
-            let result = Err(IoError::Disconnected);
-            machine.post(ring, Completion::Filled { socket, result, buffer });
-        }
-        Queued::ReceiveStart { socket } | Queued::ReceiveOnce { socket, .. } => {
-            machine.post(ring, Completion::ReceiveEnded { socket, result: Err(IoError::Disconnected) });
+        Queued::Receive { socket, receiver } => {
+            machine.end_receiver(ring, EndId(socket.0), receiver, Err(IoError::Disconnected));
         }
         Queued::Send { token, socket, buffer, .. } => {
             let result = Err(IoError::Disconnected);

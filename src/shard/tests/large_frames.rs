@@ -1,6 +1,6 @@
 //! Frames larger than a receive buffer: their rest is received where it stays.
 
-use super::{Machine, TURNS_MAX, batch_with, produce, produce_error};
+use super::{Machine, TURNS_MAX, batch_with, produce, produce_error, take_answer};
 use crate::base::random::Random;
 use crate::net::connection::Receiver;
 use crate::ring::sim::Faults;
@@ -30,24 +30,19 @@ fn frames_of_all_sizes_are_answered_in_order() {
         for bytes in &sizes {
             client.write(&produce(0, &batch_with(*bytes)));
         }
-        let mut bytes = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..20 * TURNS_MAX {
             machine.world.advance(1);
             machine.turn(0);
             fills += usize::from(machine.fills());
-            bytes.extend(client.read());
+            received.extend(client.read());
         }
-        let mut errors = Vec::new();
-        let mut rest = &bytes[..];
-        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-            let (answer, next) = behind.split_at(u32::from_be_bytes(*length) as usize);
-            // Correlation id, no tagged fields.
-            errors.push(produce_error(&answer[5..]));
-            rest = next;
-        }
+        let answers = std::iter::from_fn(|| take_answer(&mut received));
+        let errors: Vec<i16> = answers.map(|answer| produce_error(&answer)).collect();
         let expected: Vec<i16> =
             sizes.iter().map(|bytes| if *bytes == TOO_LARGE_BYTES { MESSAGE_TOO_LARGE } else { 0 }).collect();
         assert_eq!(errors, expected, "seed {seed}");
+        assert!(received.is_empty(), "seed {seed}: no answer is cut");
     }
     assert!(fills > 0, "no buffer was filled");
 }

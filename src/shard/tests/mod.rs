@@ -278,17 +278,14 @@ impl Machine {
 
     /// Turns all shards until an answer is here; what follows its header.
     fn answer(&mut self, client: &SimClient) -> Vec<u8> {
-        let mut answer = Vec::new();
+        let mut received = Vec::new();
         for turn in 0..TURNS_MAX {
             // A batch may have to wait until others are in their segment: that takes the disk some time.
             self.world.advance(u64::from(turn % 100 == 99));
             (0..self.shards.len()).for_each(|shard| self.turn(shard));
-            answer.extend(client.read());
-            if let Some(length) = answer.first_chunk()
-                && answer.len() >= 4 + u32::from_be_bytes(*length) as usize
-            {
-                // Length, correlation id, no tagged fields.
-                return answer.split_off(9);
+            received.extend(client.read());
+            if let Some(answer) = take_answer(&mut received) {
+                return answer;
             }
         }
         panic!("no answer")
@@ -303,6 +300,17 @@ impl Machine {
     fn plans_count(&self, shard: usize) -> usize {
         self.shards[shard].0.core.storage.plans.len()
     }
+}
+
+/// Takes the oldest answer out of what was received, where all of it is there: what follows its header.
+fn take_answer(received: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let bytes = 4 + u32::from_be_bytes(*received.first_chunk()?) as usize;
+    if received.len() < bytes {
+        return None;
+    }
+    let rest = received.split_off(bytes);
+    // Length, correlation id, no tagged fields.
+    Some(std::mem::replace(received, rest).split_off(9))
 }
 
 fn produce_error(answer: &[u8]) -> i16 {

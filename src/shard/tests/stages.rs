@@ -1,6 +1,6 @@
 //! Where the time goes: what a shard tells of the stages of its requests, of slow ones, and of its own work.
 
-use super::{Machine, batch, batch_with, fetch, fetch_error, produce, produce_error};
+use super::{Machine, batch, batch_with, fetch, fetch_error, produce, produce_error, take_answer};
 use crate::metrics::stages::{Stage, StageCells, TracedApi};
 use crate::protocol::batch_builder::BatchOptions;
 use crate::ring::Sleep;
@@ -42,15 +42,13 @@ impl Machine {
 
     /// The next answer, once all of it has left.
     fn answered(&mut self, client: &SimClient) -> Vec<u8> {
-        let mut answer = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..2_000 {
             self.pass(1);
-            answer.extend(client.read());
-            if let Some(length) = answer.first_chunk()
-                && answer.len() >= 4 + u32::from_be_bytes(*length) as usize
-            {
+            received.extend(client.read());
+            if let Some(answer) = take_answer(&mut received) {
                 self.pass(5);
-                return answer.split_off(9);
+                return answer;
             }
         }
         panic!("no answer")

@@ -1,6 +1,6 @@
 //! Many producers with several requests in flight each: what instructions are counted on.
 
-use super::{Machine, batch_with, produce, produce_error};
+use super::{Machine, batch_with, produce, produce_error, take_answer};
 use crate::ring::Sleep;
 
 const CLIENTS: usize = 16;
@@ -28,12 +28,8 @@ fn a_thousand_produces_are_answered_each_in_its_turn() {
         host.step(shard, machine.cells, Sleep::Forever);
         for (client, received) in clients.iter().zip(&mut received) {
             received.extend(client.read());
-            while let Some(length) = received.first_chunk()
-                && received.len() >= 4 + u32::from_be_bytes(*length) as usize
-            {
-                let rest = received.split_off(4 + u32::from_be_bytes(*length) as usize);
-                assert_eq!(produce_error(&received[9..]), 0);
-                *received = rest;
+            while let Some(answer) = take_answer(received) {
+                assert_eq!(produce_error(&answer), 0);
                 answered += 1;
                 if sent < REQUESTS {
                     client.write(&frame);
