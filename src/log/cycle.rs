@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 
 use super::jobs::Job;
 use super::lane::Lane;
-use super::materialise::JOBS_MAX;
 use super::mutation::{self, Mutation};
 use super::options::LogId;
 use super::place::Place;
@@ -162,7 +161,7 @@ impl Lane {
 
     fn start_candidates(&mut self, ring: &mut Ring) {
         for _ in 0..STEPS_MAX {
-            if self.jobs.materialising_count >= JOBS_MAX {
+            if !self.materialises_more() {
                 return;
             }
             let Some(log) = self.cycle.candidates.pop_front() else { return };

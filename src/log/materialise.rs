@@ -20,6 +20,8 @@
 //! | W F A I W'       | block torn                      | I and A: all of it       | writes it again              |
 //! | W F A I W' F'    | block                           | perhaps I, perhaps A     | I's end is below: ignored    |
 
+use std::collections::VecDeque;
+
 use super::format::{BLOCK_BYTES, EntryHeader, EntryKind, blocks_down, blocks_up};
 use super::jobs::{Done, Job};
 use super::lane::Lane;
@@ -35,22 +37,31 @@ use crate::ring::{FileId, IoBuffer, IoError, OpenMode, Ring, WriteMode};
 /// Extents: large enough to be read back cheaply, small enough for a staging buffer.
 const EXTENT_BYTES_MIN: u64 = 16 << 10;
 const EXTENT_BYTES_MAX: u64 = 1 << 20;
-/// Jobs at once, so that staging memory is at most four extents.
-pub(super) const JOBS_MAX: usize = 4;
+/// Jobs at once: so many that their extents have this many bytes, and so does the staging memory kept.
+const JOBS_BYTES: u64 = 4 * EXTENT_BYTES_MAX;
+/// And these at least and at most. Each job waits for the flush of its file: with a thousand partitions
+/// their number is what decides how soon a journal file is free again.
+const JOBS_MIN: usize = 4;
+const JOBS_MAX: usize = 32;
 /// Space is reserved ahead by as much as the segment has, up to this.
 const ALLOCATE_BYTES_MAX: u64 = 16 << 20;
 
-/// Buffers of writes, kept for the next one.
+/// Buffers of writes, kept for the next one: the one put last is behind.
 #[derive(Default)]
 pub(super) struct Staging {
-    buffers: Vec<IoBuffer>,
+    buffers: VecDeque<IoBuffer>,
+    kept_bytes: u64,
 }
 
 impl Staging {
     pub(super) fn take(&mut self, bytes: u64) -> IoBuffer {
-        let fits = self.buffers.iter().position(|buffer| buffer.len() as u64 >= bytes);
-        match fits {
-            Some(index) => self.buffers.swap_remove(index),
+        let fitting = self.buffers.iter().enumerate().filter(|(_, buffer)| buffer.len() as u64 >= bytes);
+        let smallest = fitting.min_by_key(|(_, buffer)| buffer.len()).map(|(index, _)| index);
+        match smallest.and_then(|index| self.buffers.remove(index)) {
+            Some(buffer) => {
+                self.kept_bytes -= buffer.len() as u64;
+                buffer
+            }
             None => IoBuffer::new(bytes.next_power_of_two().max(BLOCK_BYTES as u64) as usize),
         }
     }
@@ -62,12 +73,13 @@ impl Staging {
         }
     }
 
+    /// Keeps a buffer; those that weren't used for longest go.
     pub(super) fn put(&mut self, buffer: IoBuffer) {
-        // The smallest goes: larger ones serve every write.
-        self.buffers.push(buffer);
-        if self.buffers.len() > JOBS_MAX {
-            let index = (0..self.buffers.len()).min_by_key(|index| self.buffers[*index].len());
-            self.buffers.swap_remove(index.expect("just pushed"));
+        self.kept_bytes += buffer.len() as u64;
+        self.buffers.push_back(buffer);
+        while self.kept_bytes > JOBS_BYTES {
+            let oldest = self.buffers.pop_front().expect("their bytes are counted");
+            self.kept_bytes -= oldest.len() as u64;
         }
     }
 }
@@ -117,6 +129,12 @@ impl Lane {
         (self.pool.limit_bytes() as u64 / 2 / dirty.max(1)).clamp(EXTENT_BYTES_MIN, EXTENT_BYTES_MAX)
     }
 
+    /// Another job may begin.
+    pub(super) fn materialises_more(&self) -> bool {
+        let jobs_max = (JOBS_BYTES / self.extent_bytes()) as usize;
+        self.jobs.materialising_count < jobs_max.clamp(JOBS_MIN, JOBS_MAX)
+    }
+
     /// Begins a job unless one works on the partition. Returns whether it began.
     pub(super) fn materialise_start(
         &mut self,
@@ -125,8 +143,9 @@ impl Lane {
         target: Option<Place>,
         flush: bool,
     ) -> bool {
+        let materialises_more = self.materialises_more();
         let Some(partition) = self.partitions.get_mut(log) else { return false };
-        if partition.busy || partition.dropping.is_some() || self.jobs.materialising_count >= JOBS_MAX {
+        if partition.busy || partition.dropping.is_some() || !materialises_more {
             return false;
         }
         partition.busy = true;
@@ -591,5 +610,27 @@ impl Step {
             Self::Flush => "flush of a segment",
             Self::FlushDir | Self::FlushParent => "flush of a directory",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staging_keeps_the_buffers_used_last_within_its_bytes() {
+        let mut staging = Staging::default();
+        for _ in 0..8 {
+            staging.put(IoBuffer::new(EXTENT_BYTES_MAX as usize));
+        }
+        assert_eq!(staging.kept_bytes, JOBS_BYTES);
+        staging.put(IoBuffer::new(BLOCK_BYTES));
+        assert!(staging.kept_bytes <= JOBS_BYTES);
+        assert_eq!(staging.take(1).len(), BLOCK_BYTES, "the smallest that fits");
+        assert_eq!(staging.take(1).len() as u64, EXTENT_BYTES_MAX);
+        while !staging.buffers.is_empty() {
+            staging.take(1);
+        }
+        assert_eq!(staging.kept_bytes, 0);
     }
 }

@@ -6,7 +6,6 @@ use super::cycle::Phase;
 use super::disk::Disk;
 use super::format::{EntryHeader, EntryKind};
 use super::lane::Lane;
-use super::materialise::JOBS_MAX;
 use super::options::{LaneError, LogId};
 use super::place::Place;
 use crate::base::ids::WallMs;
@@ -50,7 +49,7 @@ impl Lane {
         let refusals_count = self.stats.space_refusals_count;
         while !logs.is_empty() {
             for _ in 0..logs.len().min(LOOKS_MAX) {
-                if self.jobs.materialising_count >= JOBS_MAX {
+                if !self.materialises_more() {
                     break;
                 }
                 let log = logs.pop_front().expect("counted");

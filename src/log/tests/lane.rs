@@ -431,6 +431,27 @@ fn dump_tells_of_every_file() {
 /// Whatever sizes are accepted, an append that was refused as busy finds room once the lane came to
 /// rest a few times: nobody else would ever make it.
 #[test]
+fn the_files_of_many_partitions_are_written_and_flushed_at_once() {
+    let mut harness = Harness::new(17, small_options());
+    let mut random = Random::new(17);
+    let indexes: Vec<_> = (1..=40).map(|number| harness.create(id(number), 1 << 20)).collect();
+    let mut jobs_max = 0;
+    for round in 0..400 {
+        while harness.append(indexes[round % 40], &mut random, 1_000).is_err() {
+            harness.housekeep();
+            jobs_max = jobs_max.max(harness.lane.jobs.materialising_count);
+            harness.turn(Sleep::Forever);
+        }
+        harness.turn(Sleep::No);
+    }
+    assert_eq!(jobs_max, 32, "a journal file is free again after a few flushes, not after one of each");
+    harness.settle();
+    for index in indexes {
+        harness.check_bytes(index, 0, 1 << 20);
+    }
+}
+
+#[test]
 fn a_busy_lane_makes_room() {
     let (mut refused_options, mut busy_count) = (0, 0);
     for seed in 0..60 {

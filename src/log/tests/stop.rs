@@ -103,7 +103,7 @@ fn stop_in_order(mut harness: Harness) {
 
 #[test]
 fn a_stop_with_a_failed_operation_says_so_and_loses_nothing() {
-    let mut tolerated_count = 0;
+    let (mut tolerated_count, mut clean_count) = (0, 0);
     let fail = |world: &World, number| world.fail_operation(number, IoError::Os(5));
     each_operation_of_the_end(fail, |mut harness, stopped| {
         if stopped.is_ok() {
@@ -113,7 +113,9 @@ fn a_stop_with_a_failed_operation_says_so_and_loses_nothing() {
         assert!(harness.lane.fenced().is_some(), "nothing is tried again: {stopped:?}");
         harness.world.kill();
         let report = start_again(&mut harness);
-        assert!(!report.clean);
+        // The entry that says so may be on disk although its write failed: what it says is true.
+        clean_count += usize::from(report.clean);
+        assert!(clean_count <= 1, "{stopped:?}");
         stop_in_order(harness);
     });
     assert_eq!(tolerated_count, 1, "the image is written where no space could be reserved for it, too");
