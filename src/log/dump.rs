@@ -12,8 +12,8 @@ use super::format::{BLOCK_BYTES, EntryKind, GROUP_MAGIC, GroupHeader, IndexHeade
 use super::image::{FoundImage, find_image, read_image};
 use super::options::LaneError;
 use super::partition_log::PartitionLog;
-use super::read::decode_index;
 use super::replay::{Entry, FoundFile, Walker, entries};
+use super::row_check::decode_index;
 use super::touched;
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::{OpenMode, Ring};

@@ -156,6 +156,9 @@ impl Lane {
             }
             let Some(file) = self.cached_files.shared(at.segment) else { break };
             let count = file.peek(at.position, &mut bytes);
+            let segment = self.partition(log).leased(at.segment).expect("found just now");
+            let unchecked = segment.unchecked(at.position..at.position + count as u64);
+            let count = unchecked.map_or(count, |gap| (gap.start - at.position) as usize);
             match self.scan((log, at.segment), target, at, &mut after, (at.position, &bytes[..count])) {
                 Ok(Walk::Disk(next)) if next.segment != at.segment => {
                     after = None;

@@ -50,6 +50,7 @@ mod reindex;
 mod redo;
 mod redo_clean;
 mod replay;
+mod row_check;
 mod scrub;
 mod seal;
 mod segment;

@@ -8,13 +8,9 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use zerocopy::FromBytes;
-
 use super::files::Files;
 use super::find::{FoundBatch, Hints, Target, Walk, walk};
-use super::format::{
-    BLOCK_BYTES, INDEX_MAGIC, IndexHeader, IndexRow, Sealed, VERSION, blocks_down, blocks_up,
-};
+use super::format::{BLOCK_BYTES, blocks_down, blocks_up};
 use super::jobs::{Done, Job};
 use super::lane::Lane;
 use super::mutation::{self, Mutation};
@@ -24,6 +20,7 @@ use super::partitions::Partitions;
 use super::place::Place;
 use super::plan::{Plan, PlanStart, Request, Resolved, Sink, Window};
 use super::reindex::Reindex;
+use super::row_check::RowCheck;
 use super::segment::VerifiedRun;
 use crate::base::checksum::crc32c;
 use crate::base::ids::Offset;
@@ -33,13 +30,13 @@ use crate::protocol::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
 use crate::ring::{FileId, FilePiece, IoBuffer, IoError, OpenMode, Ring};
 
 /// A window of a segment.
-const WINDOW_BYTES: usize = 256 << 10;
+pub(super) const WINDOW_BYTES: usize = 256 << 10;
 /// Sent from the page cache at once.
 const PIECE_BYTES_MAX: u64 = 256 << 10;
 /// Buffers kept for the next reads: fresh memory costs more than what is read into it.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Read at once when only headers are looked at.
-const SCAN_BYTES: usize = 32 << 10;
+pub(super) const SCAN_BYTES: usize = 32 << 10;
 /// Segments whose index rows are kept in memory after they were sealed.
 const INDEXES_MAX: usize = 64;
 
@@ -53,8 +50,20 @@ pub(super) struct Read {
     cached: bool,
     pub(super) index_file: Option<FileId>,
     pub(super) purpose: Purpose,
+    pub(super) stage: Stage,
     pub(super) buffer: Option<IoBuffer>,
     step: Step,
+}
+
+/// What the job reads now.
+pub(super) enum Stage {
+    /// The segment's index, for its rows.
+    Index,
+    /// The whole segment, to make the rows again, since the index isn't what was written.
+    Reindex(Reindex),
+    /// Rows of a sparse segment that the purpose leads to, and nobody compared yet.
+    Rows(RowCheck),
+    Purpose,
 }
 
 pub(super) enum Purpose {
@@ -67,22 +76,10 @@ pub(super) enum Purpose {
         /// The offset behind the batch in front of `at`, where that was looked at.
         after: Option<Offset>,
     },
-    Index {
-        request: Request,
-        start: Option<FoundBatch>,
-    },
-    /// Makes the rows again from the segment, since its index isn't what was written.
-    Reindex {
-        request: Request,
-        start: Option<FoundBatch>,
-        rows: Reindex,
-    },
+    /// Plans again with the segment's rows in memory.
+    Index { request: Request, start: Option<FoundBatch> },
     /// About `bytes` of the plan from `at` on.
-    Window {
-        at: Place,
-        bytes: u64,
-        check: Check,
-    },
+    Window { at: Place, bytes: u64, check: Check },
 }
 
 /// How a window is checked.
@@ -156,6 +153,8 @@ impl Reads {
         if self.indexes.len() > INDEXES_MAX
             && let Some((log, segment)) = self.indexes.pop_front()
             && let Some(found) = partitions.get_mut(log).and_then(|partition| partition.segment_mut(segment))
+            // Of one whose index is being made again these are the only rows.
+            && found.sealed
         {
             found.rows = None;
         }
@@ -207,6 +206,7 @@ impl Lane {
             cached,
             index_file: None,
             purpose,
+            stage: Stage::Purpose,
             buffer: None,
             step: Step::Open,
         });
@@ -295,7 +295,7 @@ impl Lane {
             let Some(mut job) = self.reads.waiting.pop_front() else { return };
             job.buffer = Some(self.reads.take_buffer(WINDOW_BYTES));
             let key = self.jobs.reserve();
-            let next = self.read_open(ring, key, job);
+            let next = self.read_next(ring, key, job);
             self.put_new(key, next.map(Job::Read));
         }
     }
@@ -306,12 +306,22 @@ impl Lane {
         partition.dir.join(super::segment::file_name(segment.base_offset, segment.id, suffix))
     }
 
+    /// Goes on with what is to be read before the purpose, or with that.
+    pub(super) fn read_next(&mut self, ring: &mut Ring, key: Key, mut job: Read) -> Option<Read> {
+        job.stage = self.stage_of(&job);
+        self.read_open(ring, key, job)
+    }
+
     pub(super) fn read_open(&mut self, ring: &mut Ring, key: Key, mut job: Read) -> Option<Read> {
         job.step = Step::Open;
-        if matches!(job.purpose, Purpose::Index { .. }) {
+        if matches!(job.stage, Stage::Index) {
             let path = self.read_path(&job, "index");
             ring.open(self.jobs.token(key), &path, OpenMode::Read);
             return Some(job);
+        }
+        if job.pinned {
+            let file = self.files_of(&job).pinned(job.segment);
+            return self.read_transfer(ring, key, job, file);
         }
         if let Some(file) = self.files_of(&job).pin(job.segment) {
             job.pinned = true;
@@ -323,11 +333,11 @@ impl Lane {
         Some(job)
     }
 
-    fn files_of(&mut self, job: &Read) -> &mut Files {
+    pub(super) fn files_of(&mut self, job: &Read) -> &mut Files {
         if job.cached { &mut self.cached_files } else { &mut self.files }
     }
 
-    /// Submits the read that the purpose asks for.
+    /// Submits the read that the stage asks for.
     pub(super) fn read_transfer(
         &mut self,
         ring: &mut Ring,
@@ -335,14 +345,11 @@ impl Lane {
         mut job: Read,
         file: FileId,
     ) -> Option<Read> {
-        let (position, bytes) = match &job.purpose {
-            Purpose::Index { .. } => (0, WINDOW_BYTES as u64),
-            Purpose::Plan { at, .. } => (at.position, SCAN_BYTES as u64),
-            Purpose::Reindex { rows, .. } => (rows.position(), (WINDOW_BYTES - BLOCK_BYTES) as u64),
-            Purpose::Window { at, bytes, check: Check::Known { .. } } => (at.position, *bytes),
-            Purpose::Window { at, bytes, check: Check::Batches { batch_bytes, .. } } => {
-                (at.position, batch_bytes.unwrap_or(*bytes).max(HEADER_BYTES as u64))
-            }
+        let (position, bytes) = match &job.stage {
+            Stage::Index => (0, WINDOW_BYTES as u64),
+            Stage::Reindex(rows) => (rows.position(), (WINDOW_BYTES - BLOCK_BYTES) as u64),
+            Stage::Rows(check) => check.next_read(),
+            Stage::Purpose => purpose_read(&job.purpose),
         };
         let from = blocks_down(position);
         let transfer_bytes = (blocks_up(position + bytes) - from) as usize;
@@ -363,7 +370,7 @@ impl Lane {
         let outcome = done.outcome();
         match (job.step, done) {
             (Step::Open, Done::Opened(Ok(file))) => {
-                if matches!(job.purpose, Purpose::Index { .. }) {
+                if matches!(job.stage, Stage::Index) {
                     job.index_file = Some(file);
                     return self.read_transfer(ring, key, job, file);
                 }
@@ -371,7 +378,10 @@ impl Lane {
                 job.pinned = true;
                 self.read_transfer(ring, key, job, file)
             }
-            (Step::Open, _) if matches!(job.purpose, Purpose::Index { .. }) => {
+            // Without a descriptor nothing is known of the index: made again it would agree with any damage.
+            (Step::Open, _)
+                if matches!(job.stage, Stage::Index) && outcome != Err(IoError::NoDescriptors) =>
+            {
                 self.reindex_start(ring, key, job)
             }
             (Step::Open, _) => {
@@ -389,7 +399,7 @@ impl Lane {
                 let bytes = match outcome {
                     Ok(()) => asked_bytes,
                     Err(IoError::Short { transferred_bytes }) => transferred_bytes,
-                    Err(_) if matches!(job.purpose, Purpose::Index { .. }) => {
+                    Err(_) if matches!(job.stage, Stage::Index) => {
                         job.buffer = Some(buffer);
                         return self.reindex_start(ring, key, job);
                     }
@@ -419,17 +429,25 @@ impl Lane {
             job.buffer = Some(buffer);
             return self.read_replan(ring, job, request, None);
         }
+        match job.stage {
+            Stage::Index => self.index_step(ring, key, job, buffer, bytes),
+            Stage::Reindex(_) => self.reindex_step(ring, key, job, position, buffer, bytes),
+            Stage::Rows(_) => self.rows_step(ring, key, job, position, buffer, bytes),
+            Stage::Purpose => self.purpose_step(ring, key, job, position, buffer, bytes),
+        }
+    }
+
+    fn purpose_step(
+        &mut self,
+        ring: &mut Ring,
+        key: Key,
+        mut job: Read,
+        position: u64,
+        buffer: IoBuffer,
+        bytes: usize,
+    ) -> Option<Read> {
         match job.purpose {
-            Purpose::Index { request, start } => {
-                let rows = decode_index(&buffer[..bytes], job.segment);
-                job.buffer = Some(buffer);
-                let Some(rows) = rows else { return self.reindex_start(ring, key, job) };
-                let partition = self.partitions.get_mut(job.log).expect("a leased segment stays");
-                partition.segment_mut(job.segment).expect("a leased segment stays").rows = Some(rows);
-                self.reads.cache_rows(&mut self.partitions, job.log, job.segment);
-                self.read_replan(ring, job, request, start)
-            }
-            Purpose::Reindex { .. } => self.reindex_step(ring, key, job, position, buffer, bytes),
+            Purpose::Index { .. } => panic!("its rows are all that is read for it"),
             Purpose::Plan { request, start, target, at, mut after } => {
                 let place = (job.log, job.segment);
                 let scanned = self.scan(place, target, at, &mut after, (position, &buffer[..bytes]));
@@ -445,8 +463,7 @@ impl Lane {
                     }
                     Ok(Walk::Disk(next)) if next.segment == job.segment => {
                         job.purpose = Purpose::Plan { request, start, target, at: next, after };
-                        let file = self.files_of(&job).pinned(job.segment);
-                        self.read_transfer(ring, key, job, file)
+                        self.read_next(ring, key, job)
                     }
                     // It goes on in another segment, or nowhere: from the beginning, with what is
                     // known now.
@@ -475,8 +492,7 @@ impl Lane {
                     Checked::Again { bytes, check } => {
                         job.buffer = Some(buffer);
                         job.purpose = Purpose::Window { at, bytes, check };
-                        let file = self.files_of(&job).pinned(job.segment);
-                        self.read_transfer(ring, key, job, file)
+                        self.read_next(ring, key, job)
                     }
                     Checked::Damaged => {
                         job.buffer = Some(buffer);
@@ -511,7 +527,9 @@ impl Lane {
             Verified::Bytes(ready) => {
                 let (to, next) = (at.position + ready, next.expect("a batch at least was looked at"));
                 self.reads.hints.remember_boundary(job.log, next, Place::new(at.segment, to));
-                if to <= partition.settled_end(segment) {
+                // Rows of a sparse one are compared with its index, which a seal writes.
+                let comparable = segment.dense || segment.sealed;
+                if comparable && to <= partition.settled_end(segment) {
                     let run = VerifiedRun { from: at.position, to, next };
                     partition.leased_mut(job.segment).expect("just seen").note_verified(run);
                 }
@@ -624,9 +642,7 @@ impl Lane {
         let read = job.read;
         self.events.push(match job.purpose {
             Purpose::Window { .. } => LaneEvent::Window { read, window: Err(error) },
-            Purpose::Plan { .. } | Purpose::Index { .. } | Purpose::Reindex { .. } => {
-                LaneEvent::Planned { read, plan: Err(error) }
-            }
+            Purpose::Plan { .. } | Purpose::Index { .. } => LaneEvent::Planned { read, plan: Err(error) },
         });
         self.read_end(ring, job);
         None
@@ -643,6 +659,18 @@ impl Lane {
             ring.close(file);
         }
         self.release_lease(job.log, job.segment);
+    }
+}
+
+/// Position and size of what a purpose reads.
+fn purpose_read(purpose: &Purpose) -> (u64, u64) {
+    match purpose {
+        Purpose::Index { .. } => panic!("its rows are all that is read for it"),
+        Purpose::Plan { at, .. } => (at.position, SCAN_BYTES as u64),
+        Purpose::Window { at, bytes, check: Check::Known { .. } } => (at.position, *bytes),
+        Purpose::Window { at, bytes, check: Check::Batches { batch_bytes, .. } } => {
+            (at.position, batch_bytes.unwrap_or(*bytes).max(HEADER_BYTES as u64))
+        }
     }
 }
 
@@ -699,19 +727,4 @@ pub(super) fn verified(
         ready += size as u64;
     }
     Verified::Bytes(ready)
-}
-
-/// The rows of an index file; None where it isn't whole and of this segment.
-pub(super) fn decode_index(bytes: &[u8], segment: u64) -> Option<Vec<IndexRow>> {
-    let (header, rest) = IndexHeader::read_from_prefix(bytes).ok()?;
-    let fits = header.magic == INDEX_MAGIC
-        && header.version.get() == VERSION
-        && header.is_intact()
-        && header.segment.get() == segment;
-    let row_bytes = rest.get(..header.rows_count.get() as usize * size_of::<IndexRow>())?;
-    let trusts = mutation::is(Mutation::TrustDamagedIndex);
-    if !trusts && (!fits || crc32c(row_bytes) != header.rows_checksum.get()) {
-        return None;
-    }
-    row_bytes.chunks_exact(size_of::<IndexRow>()).map(|row| IndexRow::read_from_bytes(row).ok()).collect()
 }

@@ -8,8 +8,9 @@ use zerocopy::IntoBytes;
 use super::format::IndexRow;
 use super::lane::Lane;
 use super::options::{LogId, ReadError};
-use super::read::{Purpose, Read};
+use super::read::{Read, Stage};
 use super::segment::Segment;
+use crate::base::ids::Offset;
 use crate::base::slab::Key;
 use crate::protocol::record_batch::BatchHeader;
 use crate::ring::{IoBuffer, Ring};
@@ -23,6 +24,16 @@ impl Reindex {
         Self(Box::new(Segment { row_bytes: segment.row_bytes, ..blank }))
     }
 
+    /// As if all in front of `row` were noted.
+    pub(super) fn from_row(segment: &Segment, row: Option<&IndexRow>) -> Self {
+        let mut rows = Self::new(segment);
+        if let Some(row) = row {
+            rows.0.bytes = row.position.get();
+            rows.0.end_offset = Offset(row.base_offset.get());
+        }
+        rows
+    }
+
     /// Where the next batch begins.
     pub(super) fn position(&self) -> u64 {
         self.0.bytes
@@ -30,7 +41,7 @@ impl Reindex {
 
     /// Takes the batches in whose headers are in `data`, read from `position` on, up to `end`. False where
     /// none of these offsets begins.
-    fn take(&mut self, data: &[u8], position: u64, end: u64) -> bool {
+    pub(super) fn take(&mut self, data: &[u8], position: u64, end: u64) -> bool {
         let before = self.0.bytes;
         while self.0.bytes < end {
             let at = (self.0.bytes - position) as usize;
@@ -66,14 +77,11 @@ impl Reindex {
 impl Lane {
     /// A job that wanted the index reads the segment instead.
     pub(super) fn reindex_start(&mut self, ring: &mut Ring, key: Key, mut job: Read) -> Option<Read> {
-        let Purpose::Index { request, start } = job.purpose else {
-            panic!("only who reads an index misses it")
-        };
         if let Some(file) = job.index_file.take() {
             ring.close(file);
         }
         let segment = self.partition(job.log).leased(job.segment).expect("a leased segment stays");
-        job.purpose = Purpose::Reindex { request, start, rows: Reindex::new(segment) };
+        job.stage = Stage::Reindex(Reindex::new(segment));
         self.read_open(ring, key, job)
     }
 
@@ -86,29 +94,32 @@ impl Lane {
         buffer: IoBuffer,
         bytes: usize,
     ) -> Option<Read> {
-        let Purpose::Reindex { request, start, mut rows } = job.purpose else { panic!("the caller looked") };
+        let Stage::Reindex(mut rows) = job.stage else { panic!("the caller looked") };
         let segment = self.partition(job.log).leased(job.segment).expect("a leased segment stays");
         let end = segment.bytes;
         let taken = rows.take(&buffer[..bytes], position, end);
         job.buffer = Some(buffer);
         if taken && rows.position() < end {
-            job.purpose = Purpose::Reindex { request, start, rows };
-            let file = self.files.pinned(job.segment);
+            job.stage = Stage::Reindex(rows);
+            let file = self.files_of(&job).pinned(job.segment);
             return self.read_transfer(ring, key, job, file);
         }
-        job.purpose = Purpose::Index { request, start };
+        job.stage = Stage::Purpose;
         if !taken {
             let path = self.read_path(&job, "log");
             let what = format!("no batch begins at {} of {}", rows.position(), path.display());
             return self.read_fail(ring, job, ReadError::Damaged(what));
         }
         self.reindexed(job.log, job.segment, rows);
-        self.read_replan(ring, job, request, start)
+        self.read_with_rows(ring, key, job)
     }
 
-    /// Another read may have been faster.
+    /// Another read may have been faster. Nothing is left to compare the headers with: they count as checked.
     pub(super) fn reindexed(&mut self, log: LogId, segment: u64, rows: Reindex) {
         let Some(partition) = self.partitions.get_mut(log) else { return };
+        if let Some(leased) = partition.leased_mut(segment) {
+            leased.checked.note(0..leased.bytes);
+        }
         let Some(found) = partition.segment_mut(segment) else { return };
         if found.sealed {
             found.rows = rows.into_rows();

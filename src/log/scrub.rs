@@ -10,8 +10,9 @@ use super::format::{BLOCK_BYTES, IndexRow, blocks_down, blocks_up};
 use super::jobs::{Done, Job};
 use super::lane::Lane;
 use super::options::{LaneEvent, LogId};
-use super::read::{Verified, decode_index, verified};
+use super::read::{Verified, verified};
 use super::reindex::Reindex;
+use super::row_check::decode_index;
 use super::segment::{Segment, VerifiedRun};
 use crate::base::ids::MonotonicNs;
 use crate::protocol::record_batch::BatchHeader;
@@ -267,14 +268,15 @@ impl Lane {
     /// All batches are intact; is the index?
     fn scrub_end(&mut self, ring: &mut Ring, at: At) {
         self.stats.scrubbed_segments_count += 1;
-        if let Some(segment) = self.partitions.get_mut(at.log).and_then(|log| log.segment_mut(at.segment)) {
-            let run = VerifiedRun { from: 0, to: segment.bytes, next: segment.end_offset };
-            segment.note_verified(run);
-        }
         match &at.index {
             Some(rows) if at.found.has_rows(rows) => {}
             Some(_) => return self.scrub_damage(at, "the headers of its batches aren't those of its index"),
             None => self.reindexed(at.log, at.segment, at.found),
+        }
+        if let Some(segment) = self.partitions.get_mut(at.log).and_then(|log| log.segment_mut(at.segment)) {
+            let run = VerifiedRun { from: 0, to: segment.bytes, next: segment.end_offset };
+            segment.note_verified(run);
+            segment.checked.note(0..segment.bytes);
         }
         self.scrub_close(ring);
     }

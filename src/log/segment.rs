@@ -1,5 +1,6 @@
 //! Segment: one file of a partition's log, and the rows that lead into it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use zerocopy::IntoBytes;
@@ -8,6 +9,7 @@ use zerocopy::byteorder::little_endian::{I64, U32, U64};
 use super::format::{
     IndexRow, SEGMENT_CREATED, SEGMENT_DROPPING, SEGMENT_ROLLED, SEGMENT_SEALED, SEGMENT_SPARSE, SegmentRow,
 };
+use super::row_check::CheckedRows;
 use crate::base::checksum::crc32c;
 use crate::base::ids::{Offset, TopicPartition};
 use crate::protocol::record_batch::{BatchHeader, HEADER_BYTES};
@@ -52,6 +54,8 @@ pub(super) struct Segment {
     pub(super) leases: u32,
     /// Read from disk and checked by this process.
     pub(super) verified: Option<VerifiedRun>,
+    /// Compared with the index by this process, where that is asked for (`unchecked`).
+    pub(super) checked: CheckedRows,
     /// Bytes per row aimed at.
     pub(super) row_bytes: u64,
     /// None when sealed and not in memory.
@@ -114,6 +118,7 @@ impl Segment {
             padded: false,
             leases: 0,
             verified: None,
+            checked: CheckedRows::default(),
             row_bytes: (segment_bytes_max / ROWS_PER_SEGMENT).max(ROW_BYTES_MIN),
             rows: Some(Vec::new()),
         }
@@ -124,6 +129,14 @@ impl Segment {
         let rows = self.rows.as_deref()?;
         let row = rows.binary_search_by_key(&position, |row| row.position.get()).ok()?;
         Some(Offset(rows[row].base_offset.get()))
+    }
+
+    /// The first run of the bytes `wanted` whose headers must be compared with the index before they are
+    /// believed.
+    pub(super) fn unchecked(&self, wanted: Range<u64>) -> Option<Range<u64>> {
+        let comparable = self.sealed && !self.dense;
+        let wanted = wanted.start..wanted.end.min(self.bytes);
+        if comparable { self.checked.first_gap(wanted) } else { None }
     }
 
     /// Takes a run of whole batches that was checked. It only grows: a plan may stand anywhere in it.
@@ -262,6 +275,7 @@ impl Segment {
             padded: !is(SEGMENT_SEALED),
             leases: 0,
             verified: None,
+            checked: CheckedRows::default(),
             row_bytes: row.row_bytes.get().max(ROW_BYTES_MIN),
             rows: (!is(SEGMENT_SEALED)).then_some(index_rows),
         }

@@ -9,4 +9,5 @@ mod lying_disk;
 mod mutations;
 mod power_cut;
 mod seeds;
+mod sparse;
 mod stop;

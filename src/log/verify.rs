@@ -11,7 +11,7 @@ use super::image::{find_image, redo_of_image};
 use super::journal_chain::{find_files, replay};
 use super::options::{LaneError, LaneOptions};
 use super::partition_log::PartitionLog;
-use super::read::decode_index;
+use super::row_check::decode_index;
 use super::segment::{Segment, chain};
 use crate::base::ids::{LaneId, Offset};
 use crate::protocol::record_batch::BatchHeader;

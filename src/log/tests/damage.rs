@@ -403,6 +403,24 @@ fn the_scrub_makes_a_damaged_index_again() {
     assert!(copy.world.read_file(Path::new(&path)) == before);
 }
 
+#[test]
+fn rows_that_no_index_has_stay_in_memory() {
+    let mut harness = Harness::new(12, options());
+    let index = harness.create(id(1), 1 << 20);
+    let log = harness.partitions[index].log;
+    harness.append(0, &mut Random::new(12), 2_000).expect("there is room");
+    let segment = harness.lane.segments(log).next().expect("a partition has a segment").id;
+    let mut is_kept = |sealed: bool| {
+        let lane = &mut harness.lane;
+        lane.partitions.get_mut(log).and_then(|log| log.segment_mut(segment)).expect("there").sealed = sealed;
+        (segment..segment + 65).for_each(|other| lane.reads.cache_rows(&mut lane.partitions, log, other));
+        lane.partition(log).segment(segment).expect("there").rows.is_some()
+    };
+    // As that of a segment whose index is being made again.
+    assert!(is_kept(false));
+    assert!(!is_kept(true));
+}
+
 fn scrub_round(harness: &mut Harness) {
     harness.settle();
     harness.world.advance(61_000);
