@@ -389,6 +389,7 @@ impl Harness {
     /// Which of the batches that a cleaning took, perhaps, were there after a crash: all or none.
     fn settle_cleans(&mut self, index: usize, durable_before: Sequence) {
         let found: BTreeSet<i64> = self.base_offsets(index).into_iter().collect();
+        let untold = self.cut || self.lane.fenced().is_some();
         let begun = self.clean.take_if(|clean| clean.log == self.partitions[index].log);
         let model = &mut self.partitions[index];
         let mut outcomes: BTreeMap<u64, BTreeSet<bool>> = BTreeMap::new();
@@ -402,7 +403,7 @@ impl Harness {
                 batch.gone = Some((number, Sequence(0)));
                 continue;
             }
-            if self.cut {
+            if untold {
                 // The disk gave no answer: the next recovery tells.
                 batch.gone = Some((number, Sequence(u64::MAX)));
                 continue;

@@ -98,6 +98,7 @@ fn on_every_core(simulation: &str, seeds: Range<u64>, run: &(impl Fn(u64) + Sync
                         return;
                     }
                     if catch_unwind(AssertUnwindSafe(|| run(seed))).is_err() {
+                        eprintln!("{simulation}: seed {seed} failed");
                         failed.lock().expect("nobody panics with it").push(seed);
                     }
                     let mut told = told.lock().expect("nobody panics with it");
