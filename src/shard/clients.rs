@@ -81,6 +81,8 @@ pub struct Clients {
     /// Those whose streams wait for the next turn.
     deferred: Vec<Key>,
     fill_bytes_left: usize,
+    /// Windows of streams that are read, or were, before the one in front of them has left.
+    pub windows_ahead_count: usize,
     limits: ClientLimits,
     frame_buffers: FrameBuffers,
     /// Traces of responses that have left; empty between calls.
@@ -99,6 +101,7 @@ impl Clients {
             dirty: VecDeque::new(),
             deferred: Vec::new(),
             fill_bytes_left: FILL_BYTES_MAX,
+            windows_ahead_count: 0,
             limits,
             frame_buffers: FrameBuffers::default(),
             left: Vec::new(),

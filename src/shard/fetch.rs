@@ -277,8 +277,8 @@ impl Core {
     /// Gives up what a fetch holds, when its connection is gone.
     pub fn abandon_fetch(&mut self, request: Key, mut state: FetchState) {
         // Plans that are still asked for are released when they arrive: `on_planned`.
-        let plans: Vec<PlanId> = match &mut state.stream {
-            Some(stream) => stream.take_plans(),
+        let plans: Vec<PlanId> = match state.stream.take() {
+            Some(stream) => self.give_up_stream(stream),
             None => state.parts.iter().filter_map(|part| part.planned?.plan).collect(),
         };
         for plan in plans {

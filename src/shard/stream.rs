@@ -1,8 +1,9 @@
 //! Stream: a fetch response leaves window by window, as its socket drains.
 //!
-//! The frame's length was fixed with the plans. At most one window per connection is in memory at a
-//! time, so a reader that stalls pins a window and a lease, never a response. What lies in the page cache
-//! is never in memory of ours.
+//! The frame's length was fixed with the plans. While one window leaves, the next is read from disk; at
+//! most these two are in memory for a connection, and `WINDOWS_AHEAD_MAX` of the second kind for a shard: a
+//! reader that stalls pins a window and a lease, never a response. What lies in the page cache is never in
+//! memory of ours.
 
 use std::collections::VecDeque;
 
@@ -21,6 +22,10 @@ use crate::partition::waiters::ReplyTo;
 use crate::protocol::fetch_response::{FetchFrame, Hole};
 use crate::ring::{FilePiece, Ring};
 
+/// Windows that a shard reads before the one in front of them has left: 4 MiB of them. Readers without one
+/// read window by window.
+const WINDOWS_AHEAD_MAX: usize = 16;
+
 #[derive(Debug)]
 pub struct Stream {
     /// The frame without its records, and how far it was sent.
@@ -31,6 +36,8 @@ pub struct Stream {
     /// The next bytes of the first hole, not sent yet.
     window: Option<StreamWindow>,
     window_pending: bool,
+    /// That window counts as one read ahead.
+    ahead: bool,
     /// The plan whose last piece of a file is on its way: until that has left, the file must stay.
     leaving: Option<PlanId>,
 }
@@ -75,13 +82,9 @@ impl Stream {
             frame_sent: 0,
             window: None,
             window_pending: false,
+            ahead: false,
             leaving: None,
         }
-    }
-
-    /// Plans not released yet, when the stream is given up.
-    pub fn take_plans(&mut self) -> Vec<PlanId> {
-        self.holes.drain(..).map(|(_, plan)| plan).chain(self.leaving.take()).collect()
     }
 }
 
@@ -93,10 +96,17 @@ impl Core {
         }
     }
 
+    /// Plans not released yet of a stream that is given up.
+    pub fn give_up_stream(&mut self, mut stream: Stream) -> Vec<PlanId> {
+        self.clients.windows_ahead_count -= usize::from(stream.ahead);
+        stream.holes.drain(..).map(|(_, plan)| plan).chain(stream.leaving.take()).collect()
+    }
+
     /// Appends the next bytes of a streamed response to `out`, up to about one send's worth.
     /// What it gave before has left.
     pub fn fill(&mut self, request: Key, out: &mut Vec<u8>) -> Filled {
-        let own = self.id;
+        // A window is about to leave.
+        let mut window_leaves = false;
         if let Some(plan) = self.stream_mut(request).and_then(|stream| stream.leaving.take()) {
             self.release(plan);
         }
@@ -127,11 +137,13 @@ impl Core {
                 if is_done {
                     stream.holes.pop_front();
                 }
+                if is_done && matches!(window, StreamWindow::File(_)) {
+                    stream.leaving = Some(plan);
+                }
+                let was_ahead = std::mem::take(&mut stream.ahead);
+                self.clients.windows_ahead_count -= usize::from(was_ahead);
                 match window {
-                    StreamWindow::File(piece) => {
-                        stream.leaving = is_done.then_some(plan);
-                        return Filled::File(piece);
-                    }
+                    StreamWindow::File(piece) => return Filled::File(piece),
                     StreamWindow::Copied(bytes) if out.is_empty() => {
                         self.spare.give(std::mem::replace(out, bytes));
                     }
@@ -144,26 +156,22 @@ impl Core {
                 if is_done {
                     self.release(plan);
                 }
+                window_leaves = true;
                 continue;
             }
             if stream.window_pending {
                 return Filled::Pending;
+            }
+            // What would still fit would be a small read; a whole window is read while this one leaves.
+            if window_leaves && out.len() > SEND_BYTES_MAX / 2 {
+                return self.read_ahead(request);
             }
             if out.len() >= SEND_BYTES_MAX {
                 return Filled::Full;
             }
             let bytes_max = hole.bytes.min(SEND_BYTES_MAX - out.len());
             let plan = *plan;
-            let reply_to = ReplyTo { shard: own, request, part: 0 };
-            if plan.shard != own {
-                stream.window_pending = true;
-                self.mailbox.post(plan.shard, Mail::Window { plan, bytes_max, reply_to });
-                let trace = self.trace_of(request);
-                self.traces.pass(trace, Stage::Send, self.now);
-                self.traces.hop(trace);
-                return Filled::Pending;
-            }
-            match self.resolve_own(plan, bytes_max, reply_to, out) {
+            match self.resolve_next(request, plan, bytes_max, out) {
                 Some(Resolved::Copied(bytes)) => {
                     let stream = self.stream_mut(request).expect("still there");
                     let (hole, _) = stream.holes.front_mut().expect("still there");
@@ -177,15 +185,67 @@ impl Core {
                     let stream = self.stream_mut(request).expect("still there");
                     stream.window = Some(StreamWindow::File(piece));
                 }
-                Some(Resolved::Pending) => {
-                    self.stream_mut(request).expect("still there").window_pending = true;
-                    let trace = self.trace_of(request);
-                    self.traces.pass(trace, Stage::Send, self.now);
-                    return Filled::Pending;
-                }
+                Some(Resolved::Pending) => return Filled::Pending,
                 Some(Resolved::Finished) | None => return Filled::Broken,
             }
         }
+    }
+
+    /// Has the next window read while the one before it leaves, if the shard has a place for it.
+    fn read_ahead(&mut self, request: Key) -> Filled {
+        if self.clients.windows_ahead_count >= WINDOWS_AHEAD_MAX {
+            return Filled::Full;
+        }
+        let stream = self.stream_mut(request).expect("a streaming request has its stream");
+        let (hole, plan) = stream.holes.front().expect("the caller saw a hole");
+        let (bytes_max, plan) = (hole.bytes.min(SEND_BYTES_MAX), *plan);
+        let mut bytes = self.spare.take();
+        let resolved = self.resolve_next(request, plan, bytes_max, &mut bytes);
+        let stream = self.stream_mut(request).expect("still there");
+        stream.ahead = true;
+        let filled = match resolved {
+            Some(Resolved::Pending) => Filled::Pending,
+            Some(Resolved::Copied(_)) => {
+                stream.window = Some(StreamWindow::Copied(std::mem::take(&mut bytes)));
+                Filled::Full
+            }
+            Some(Resolved::File(piece)) => {
+                stream.window = Some(StreamWindow::File(piece));
+                Filled::Full
+            }
+            Some(Resolved::Finished) | None => Filled::Broken,
+        };
+        self.clients.windows_ahead_count += 1;
+        self.spare.give(bytes);
+        filled
+    }
+
+    /// Resolves the next bytes of a plan, or asks for them: of the disk, or of the shard that has it.
+    fn resolve_next(
+        &mut self,
+        request: Key,
+        plan: PlanId,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Resolved> {
+        let reply_to = ReplyTo { shard: self.id, request, part: 0 };
+        let is_own = plan.shard == self.id;
+        let resolved = match is_own {
+            true => self.resolve_own(plan, bytes_max, reply_to, out)?,
+            false => {
+                self.mailbox.post(plan.shard, Mail::Window { plan, bytes_max, reply_to });
+                Resolved::Pending
+            }
+        };
+        if matches!(resolved, Resolved::Pending) {
+            self.stream_mut(request).expect("its window was asked for").window_pending = true;
+            let trace = self.trace_of(request);
+            self.traces.pass(trace, Stage::Send, self.now);
+            if !is_own {
+                self.traces.hop(trace);
+            }
+        }
+        Some(resolved)
     }
 
     /// Resolves the next window of a plan of this shard into `out`; `None` when the plan is gone.

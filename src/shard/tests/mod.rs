@@ -1,5 +1,6 @@
 //! Shards on a simulated machine, turned one by one, so that a test decides what happens in between.
 
+mod ahead;
 mod arriving;
 mod broker_settings;
 mod compaction;
