@@ -339,6 +339,22 @@ fn a_report_for_programs_has_every_write_in_its_histogram() {
 }
 
 #[test]
+fn descriptors_are_those_that_a_start_takes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let said = |limit: &str| {
+        let command = format!("{limit}; exec {} check --json --data \"$0\"", env!("CARGO_BIN_EXE_corelane"));
+        let output = Command::new("sh").args(["-c", &command]).arg(dir.path()).output().expect("a shell");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let lines = report["lines"].as_array().expect("a list");
+        let line = lines.iter().find(|line| line["name"] == "descriptors").expect("it is looked at");
+        (line["verdict"].as_str().expect("text").to_owned(), line["found"].clone())
+    };
+    assert_eq!(said("ulimit -Sn 100").0, "ok");
+    let (verdict, found) = said("ulimit -n 100");
+    assert_eq!((verdict.as_str(), found.as_str()), ("missing", Some("100")));
+}
+
+#[test]
 fn a_log_directory_that_cant_be_written_is_essential() {
     let (code, text) = corelane(&["check", "--data", "/proc/corelane"]);
     assert_eq!(code, Some(1), "{text}");
