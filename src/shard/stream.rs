@@ -22,8 +22,8 @@ use crate::partition::waiters::ReplyTo;
 use crate::protocol::fetch_response::{FetchFrame, Hole};
 use crate::ring::{FilePiece, Ring};
 
-/// Windows that a shard reads before the one in front of them has left: 4 MiB of them. Readers without one
-/// read window by window.
+/// Windows, or batches larger than one, that a shard reads before the one in front of them has left. Readers
+/// without one read window by window.
 const WINDOWS_AHEAD_MAX: usize = 16;
 
 #[derive(Debug)]
