@@ -120,6 +120,20 @@ enum Step {
     Transfer { position: u64, asked_bytes: usize },
 }
 
+/// What a transfer brought.
+pub(super) struct Transferred {
+    /// Of the file.
+    pub(super) position: u64,
+    pub(super) buffer: IoBuffer,
+    bytes: usize,
+}
+
+impl Transferred {
+    pub(super) fn data(&self) -> &[u8] {
+        &self.buffer[..self.bytes]
+    }
+}
+
 pub(super) struct Reads {
     waiting: VecDeque<Read>,
     reads_max: usize,
@@ -319,11 +333,9 @@ impl Lane {
             ring.open(self.jobs.token(key), &path, OpenMode::Read);
             return Some(job);
         }
-        if job.pinned {
-            let file = self.files_of(&job).pinned(job.segment);
-            return self.read_transfer(ring, key, job, file);
-        }
-        if let Some(file) = self.files_of(&job).pin(job.segment) {
+        let (files, segment) = (self.files_of(&job), job.segment);
+        let pinned = if job.pinned { Some(files.pinned(segment)) } else { files.pin(segment) };
+        if let Some(file) = pinned {
             job.pinned = true;
             return self.read_transfer(ring, key, job, file);
         }
@@ -333,7 +345,7 @@ impl Lane {
         Some(job)
     }
 
-    pub(super) fn files_of(&mut self, job: &Read) -> &mut Files {
+    fn files_of(&mut self, job: &Read) -> &mut Files {
         if job.cached { &mut self.cached_files } else { &mut self.files }
     }
 
@@ -408,7 +420,7 @@ impl Lane {
                         return self.read_fail(ring, job, ReadError::Io(error));
                     }
                 };
-                self.read_transferred(ring, key, job, position, buffer, bytes)
+                self.read_transferred(ring, key, job, Transferred { position, buffer, bytes })
             }
         }
     }
@@ -418,40 +430,30 @@ impl Lane {
         ring: &mut Ring,
         key: Key,
         mut job: Read,
-        position: u64,
-        buffer: IoBuffer,
-        bytes: usize,
+        read: Transferred,
     ) -> Option<Read> {
         if let Purpose::Index { request, .. } | Purpose::Plan { request, .. } = job.purpose
             && self.partition(job.log).segment(job.segment).is_none()
         {
             // Replaced meanwhile: what was found leads nowhere.
-            job.buffer = Some(buffer);
+            job.buffer = Some(read.buffer);
             return self.read_replan(ring, job, request, None);
         }
         match job.stage {
-            Stage::Index => self.index_step(ring, key, job, buffer, bytes),
-            Stage::Reindex(_) => self.reindex_step(ring, key, job, position, buffer, bytes),
-            Stage::Rows(_) => self.rows_step(ring, key, job, position, buffer, bytes),
-            Stage::Purpose => self.purpose_step(ring, key, job, position, buffer, bytes),
+            Stage::Index => self.index_step(ring, key, job, read),
+            Stage::Reindex(_) => self.reindex_step(ring, key, job, read),
+            Stage::Rows(_) => self.rows_step(ring, key, job, read),
+            Stage::Purpose => self.purpose_step(ring, key, job, read),
         }
     }
 
-    fn purpose_step(
-        &mut self,
-        ring: &mut Ring,
-        key: Key,
-        mut job: Read,
-        position: u64,
-        buffer: IoBuffer,
-        bytes: usize,
-    ) -> Option<Read> {
+    fn purpose_step(&mut self, ring: &mut Ring, key: Key, mut job: Read, read: Transferred) -> Option<Read> {
         match job.purpose {
             Purpose::Index { .. } => panic!("its rows are all that is read for it"),
             Purpose::Plan { request, start, target, at, mut after } => {
                 let place = (job.log, job.segment);
-                let scanned = self.scan(place, target, at, &mut after, (position, &buffer[..bytes]));
-                job.buffer = Some(buffer);
+                let scanned = self.scan(place, target, at, &mut after, (read.position, read.data()));
+                job.buffer = Some(read.buffer);
                 match scanned {
                     Err(what) => self.read_fail(ring, job, ReadError::Damaged(what)),
                     Ok(Walk::Found(batch)) => {
@@ -478,24 +480,24 @@ impl Lane {
                 }
             }
             Purpose::Window { at, bytes: wanted, check } => {
-                let skip = (at.position - position) as usize;
-                let data = buffer.get(skip..bytes).unwrap_or_default();
+                let skip = (at.position - read.position) as usize;
+                let data = read.data().get(skip..).unwrap_or_default();
                 match self.check_window(&job, at, wanted, check, data) {
                     Checked::Ready { bytes, next } => {
-                        let window = Ok(Window { buffer, range: skip..skip + bytes as usize, next });
-                        let read = job.read;
+                        let window =
+                            Ok(Window { buffer: read.buffer, range: skip..skip + bytes as usize, next });
                         // The buffer leaves with the event: it stays counted as out.
-                        self.events.push(LaneEvent::Window { read, window });
+                        self.events.push(LaneEvent::Window { read: job.read, window });
                         self.read_end(ring, job);
                         None
                     }
                     Checked::Again { bytes, check } => {
-                        job.buffer = Some(buffer);
+                        job.buffer = Some(read.buffer);
                         job.purpose = Purpose::Window { at, bytes, check };
                         self.read_next(ring, key, job)
                     }
                     Checked::Damaged => {
-                        job.buffer = Some(buffer);
+                        job.buffer = Some(read.buffer);
                         let path = self.read_path(&job, "log");
                         let what =
                             format!("batch at {} of {} isn't what was written", at.position, path.display());

@@ -8,12 +8,12 @@ use zerocopy::IntoBytes;
 use super::format::IndexRow;
 use super::lane::Lane;
 use super::options::{LogId, ReadError};
-use super::read::{Read, Stage};
+use super::read::{Read, Stage, Transferred};
 use super::segment::Segment;
 use crate::base::ids::Offset;
 use crate::base::slab::Key;
 use crate::protocol::record_batch::BatchHeader;
-use crate::ring::{IoBuffer, Ring};
+use crate::ring::Ring;
 
 /// The rows so far.
 pub(super) struct Reindex(Box<Segment>);
@@ -90,19 +90,16 @@ impl Lane {
         ring: &mut Ring,
         key: Key,
         mut job: Read,
-        position: u64,
-        buffer: IoBuffer,
-        bytes: usize,
+        read: Transferred,
     ) -> Option<Read> {
         let Stage::Reindex(mut rows) = job.stage else { panic!("the caller looked") };
         let segment = self.partition(job.log).leased(job.segment).expect("a leased segment stays");
         let end = segment.bytes;
-        let taken = rows.take(&buffer[..bytes], position, end);
-        job.buffer = Some(buffer);
+        let taken = rows.take(read.data(), read.position, end);
+        job.buffer = Some(read.buffer);
         if taken && rows.position() < end {
             job.stage = Stage::Reindex(rows);
-            let file = self.files_of(&job).pinned(job.segment);
-            return self.read_transfer(ring, key, job, file);
+            return self.read_open(ring, key, job);
         }
         job.stage = Stage::Purpose;
         if !taken {

@@ -20,13 +20,13 @@ use super::format::{BLOCK_BYTES, INDEX_MAGIC, IndexHeader, IndexRow, Sealed, VER
 use super::lane::Lane;
 use super::mutation::{self, Mutation};
 use super::options::ReadError;
-use super::read::{Purpose, Read, SCAN_BYTES, Stage, WINDOW_BYTES};
+use super::read::{Purpose, Read, SCAN_BYTES, Stage, Transferred, WINDOW_BYTES};
 use super::reindex::Reindex;
 use super::segment::Segment;
 use crate::base::checksum::crc32c;
 use crate::base::slab::Key;
 use crate::protocol::record_batch::HEADER_BYTES;
-use crate::ring::{IoBuffer, Ring};
+use crate::ring::Ring;
 
 /// Runs of whole rows that were compared, ascending, with something between any two: never more of them
 /// than half the rows of a segment.
@@ -106,11 +106,10 @@ impl Lane {
         ring: &mut Ring,
         key: Key,
         mut job: Read,
-        buffer: IoBuffer,
-        bytes: usize,
+        read: Transferred,
     ) -> Option<Read> {
-        let rows = decode_index(&buffer[..bytes], job.segment);
-        job.buffer = Some(buffer);
+        let rows = decode_index(read.data(), job.segment);
+        job.buffer = Some(read.buffer);
         let Some(rows) = rows else { return self.reindex_start(ring, key, job) };
         let file = job.index_file.take().expect("it was read from");
         ring.close(file);
@@ -136,17 +135,14 @@ impl Lane {
         ring: &mut Ring,
         key: Key,
         mut job: Read,
-        position: u64,
-        buffer: IoBuffer,
-        bytes: usize,
+        read: Transferred,
     ) -> Option<Read> {
         let Stage::Rows(mut check) = job.stage else { panic!("the caller looked") };
-        let taken = check.found.take(&buffer[..bytes], position, check.to);
-        job.buffer = Some(buffer);
+        let taken = check.found.take(read.data(), read.position, check.to);
+        job.buffer = Some(read.buffer);
         if taken && check.found.position() < check.to {
             job.stage = Stage::Rows(check);
-            let file = self.files_of(&job).pinned(job.segment);
-            return self.read_transfer(ring, key, job, file);
+            return self.read_open(ring, key, job);
         }
         job.stage = Stage::Purpose;
         if !taken || !check.found.has_rows(&check.expected) {
