@@ -225,10 +225,6 @@ fn kind_of(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-fn every(default: u64) -> u64 {
-    std::env::var("CORELANE_DAMAGE_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 fn lane_files(harness: &Harness) -> Vec<(String, u64)> {
     let files = harness.world.files().into_iter().filter(|path| path.contains("/lanes/0/"));
     let sized = |path: String| {
@@ -268,10 +264,6 @@ fn change_all(
         }
     }
     outcomes
-}
-
-fn flip(world: &World, file: &Path, bit: u64) {
-    world.corrupt(file, bit / 8, 1 << (bit % 8));
 }
 
 /// With every bit, one file of each kind is enough: the largest.

@@ -1,7 +1,7 @@
 //! Harness: a lane on a simulated machine, and a model of what it must hold.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::ids::{
     LaneId, LeaderEpoch, MonotonicNs, Offset, PartitionId, TopicId, TopicPartition, WallMs,
@@ -37,6 +37,15 @@ pub fn small_options() -> LaneOptions {
 
 pub fn settings(segment_bytes_max: u64) -> PartitionSettings {
     PartitionSettings { segment_bytes_max, segment_ms_max: u64::MAX }
+}
+
+/// How many places lie between two that a test of damage changes: `CORELANE_DAMAGE_STEP`, if it is there.
+pub fn every(default: u64) -> u64 {
+    std::env::var("CORELANE_DAMAGE_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+pub fn flip(world: &World, file: &Path, bit: u64) {
+    world.corrupt(file, bit / 8, 1 << (bit % 8));
 }
 
 /// A batch as it must be found again.

@@ -428,8 +428,6 @@ fn dump_tells_of_every_file() {
     assert_eq!(lines, batches, "every batch has its line");
 }
 
-/// Whatever sizes are accepted, an append that was refused as busy finds room once the lane came to
-/// rest a few times: nobody else would ever make it.
 #[test]
 fn the_files_of_many_partitions_are_written_and_flushed_at_once() {
     let mut harness = Harness::new(17, small_options());
@@ -451,6 +449,8 @@ fn the_files_of_many_partitions_are_written_and_flushed_at_once() {
     }
 }
 
+/// Whatever sizes are accepted, an append that was refused as busy finds room once the lane came to
+/// rest a few times: nobody else would ever make it.
 #[test]
 fn a_busy_lane_makes_room() {
     let (mut refused_options, mut busy_count) = (0, 0);

@@ -1,7 +1,7 @@
 //! Compacted segments on a damaged disk: what of a header no CRC covers is compared with the index before
 //! any byte or plan depends on it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::harness::*;
 use crate::base::ids::Offset;
@@ -84,14 +84,6 @@ impl Scene {
     }
 }
 
-fn flip(world: &World, file: &Path, bit: u64) {
-    world.corrupt(file, bit / 8, 1 << (bit % 8));
-}
-
-fn every(default: usize) -> usize {
-    std::env::var("CORELANE_DAMAGE_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 /// The first batch of `timestamp` or later, and its bytes: as they were written, or refused.
 fn check_time(harness: &mut Harness, timestamp: i64) {
     let model = harness.partitions[0].clone();
@@ -146,7 +138,7 @@ fn is_refused(scene: &Scene, copy: &mut Harness, order: usize) -> bool {
 fn a_flipped_bit_of_a_header_is_found_before_it_leads_anywhere() {
     let scene = scene(140);
     let of_batch = |position: &u64| position * 8..(position + CRC_START as u64) * 8;
-    for (order, bit) in scene.positions.iter().flat_map(of_batch).step_by(every(7)).enumerate() {
+    for (order, bit) in scene.positions.iter().flat_map(of_batch).step_by(every(7) as usize).enumerate() {
         let mut copy = scene.flipped(bit);
         assert!(is_refused(&scene, &mut copy, order), "bit {bit}, order {order}: it wasn't found");
     }
@@ -156,7 +148,7 @@ fn a_flipped_bit_of_a_header_is_found_before_it_leads_anywhere() {
 #[test]
 fn a_flipped_bit_of_a_compacted_segment_is_found() {
     let scene = scene(140);
-    for (order, bit) in (0..scene.bytes * 8).step_by(every(1_999)).enumerate() {
+    for (order, bit) in (0..scene.bytes * 8).step_by(every(1_999) as usize).enumerate() {
         let mut copy = scene.flipped(bit);
         assert!(is_refused(&scene, &mut copy, order), "bit {bit}, order {order}: it wasn't found");
     }
